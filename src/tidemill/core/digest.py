@@ -1,0 +1,43 @@
+"""Content digests: BLAKE3, 256 bits, as 64 hex digits."""
+
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from tidemill.core.codec import canonical
+from tidemill.core.ids import Digest
+
+CHUNK_BYTES = 1 << 20
+
+
+def digest_bytes(data: bytes | memoryview) -> Digest:
+    """Return the digest of bytes."""
+    return Digest(blake3(data).hexdigest())
+
+
+def digest_value(value: Any) -> Digest:
+    """Return the digest of a value's canonical JSON: equal data, equal digest, whatever the order of keys."""
+    return digest_bytes(canonical(value))
+
+
+def digest_file(path: Path) -> Digest:
+    """Return the digest of a file, read through a memory map."""
+    hasher = blake3()
+    hasher.update_mmap(path)
+    return Digest(hasher.hexdigest())
+
+
+class Hasher:
+    """A digest that grows as bytes pass by."""
+
+    def __init__(self) -> None:
+        self._hasher = blake3()
+        self.size_bytes = 0
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._hasher.update(data)
+        self.size_bytes += len(data)
+
+    def digest(self) -> Digest:
+        return Digest(self._hasher.hexdigest())

@@ -1,0 +1,43 @@
+"""Names and ids. Ids sort by the time they were made (UUID version 7, RFC 9562)."""
+
+import re
+import secrets
+import time
+from typing import NewType
+
+from tidemill.core.errors import Invalid
+
+RunId = NewType("RunId", str)
+EventId = NewType("EventId", str)
+JobId = NewType("JobId", str)
+ActorId = NewType("ActorId", str)
+Digest = NewType("Digest", str)
+ModelName = NewType("ModelName", str)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def new_id() -> str:
+    """Return 32 hex digits of a fresh UUIDv7: 48 bits of milliseconds, then randomness."""
+    return uuid7_hex(time.time_ns() // 1_000_000, secrets.randbits(74))
+
+
+def uuid7_hex(millis: int, randomness: int) -> str:
+    """Return the UUIDv7 of a time and 74 random bits as 32 hex digits. Source: RFC 9562, section 5.7."""
+    high, low = randomness >> 62, randomness & ((1 << 62) - 1)
+    return f"{(millis << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low:032x}"
+
+
+def new_run_id() -> RunId:
+    """Return the id of a new run: 32 hex digits, as MLflow's clients expect."""
+    return RunId(new_id())
+
+
+def check_name(name: str, what: str) -> str:
+    """Return name if it may stand in keys, paths and URLs. Raises Invalid."""
+    if not _NAME.fullmatch(name):
+        raise Invalid(
+            f"{what} name {name!r} is not usable; expected 1 to 128 letters, digits, dots, dashes or underscores, "
+            "starting with a letter or digit"
+        )
+    return name
