@@ -1,0 +1,67 @@
+"""What a model takes and gives, and the file that says so inside a model bundle. Knows nothing of any runtime."""
+
+from typing import Annotated, Literal
+
+from tidemill.core.errors import Invalid
+from tidemill.core.values import Meta, Value
+
+ColumnKind = Literal["double", "long", "string", "boolean"]
+SPEC_FILE = "model.json"
+
+
+class Column(Value, frozen=True, kw_only=True):
+    """One named column of a table of rows. A NaN in a double column means missing."""
+
+    name: str
+    kind: ColumnKind
+    required: bool = True
+    low: float | None = None
+    high: float | None = None
+    categories: tuple[str, ...] = ()
+
+
+class Signature(Value, frozen=True, kw_only=True):
+    """The columns that a model takes and those that it gives."""
+
+    inputs: tuple[Column, ...]
+    outputs: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        for side, columns in (("inputs", self.inputs), ("outputs", self.outputs)):
+            names = [column.name for column in columns]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise Invalid(f"signature names {side} twice: {', '.join(twice)}")
+
+    def input(self, name: str) -> Column:
+        """Return the input column of that name. Raises Invalid."""
+        for column in self.inputs:
+            if column.name == name:
+                return column
+        raise Invalid(f"signature has no input {name!r} (it has: {', '.join(column.name for column in self.inputs)})")
+
+
+class ModelSpec(Value, frozen=True, kw_only=True):
+    """`model.json` of a bundle: how a runtime feeds the model file beside it.
+
+    tensors maps each input tensor of the model file to the columns that fill it, in order: [n, k]. output names the
+    tensor that holds the answer, output_index its column when it is [n, m]. threshold turns a score into a label.
+    feature_service names the features that the server looks up by entity key; request_columns come with the request.
+    """
+
+    runtime: str
+    file: str
+    signature: Signature
+    tensors: dict[str, tuple[str, ...]]
+    output: str
+    output_index: int = 0
+    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+    feature_service: str | None = None
+    request_columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = {column.name for column in self.signature.inputs}
+        fed = [name for columns in self.tensors.values() for name in columns]
+        strange = sorted(set(fed) - known)
+        if strange:
+            raise Invalid(f"model.json feeds columns that its signature does not name: {', '.join(strange)}")
