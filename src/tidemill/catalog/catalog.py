@@ -1,0 +1,133 @@
+"""The catalog: one database behind two engines, opened by URL. Owns connections and transactions, no noun's SQL."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import QueuePool
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from tidemill.core.errors import ExtraMissing, Invalid, Unavailable
+from tidemill.core.settings import mask
+
+BUSY_S = 60.0
+READERS = 8
+
+
+class Catalog:
+    """Transactions on one database. Safe from several threads and processes; open it anew in a forked child.
+
+    On SQLite a process has one writing connection: threads queue for it, so that processes, not threads, contend for the file's lock.
+    """
+
+    def __init__(self, url: str, *, folder: Path) -> None:
+        """Open the database that url names. Raises Invalid, Unavailable."""
+        self.url = url
+        kind, _, rest = url.partition(":")
+        if kind == "sqlite" and rest:
+            self.path: Path | None = (folder / rest).resolve()
+            self._writer, self._reader = _sqlite_engines(self.path)
+        elif kind in ("postgresql", "postgres"):
+            self.path = None
+            self._writer = self._reader = _postgres_engine(url)
+        else:
+            raise Invalid(f"catalog {mask(url)!r} is not known; expected sqlite:FILE or postgresql://USER:PASSWORD@HOST/NAME")
+
+    @property
+    def dialect(self) -> str:
+        return self._writer.dialect.name
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Yield a connection whose writes all happen or none. Waits its turn; raises Unavailable when that never comes."""
+        with _readable(self.url), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection that sees one consistent state and must not write."""
+        with _readable(self.url), self._reader.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+
+def _sqlite_engines(path: Path) -> tuple[Engine, Engine]:
+    def engine(begin: str, size: int) -> Engine:
+        made = create_engine(
+            f"sqlite:///{path}",
+            poolclass=QueuePool,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=BUSY_S,
+            connect_args={"timeout": 0.25, "check_same_thread": False, "isolation_level": None},
+        )
+        event.listen(made, "connect", _prepare_sqlite)
+        event.listen(made, "begin", lambda connection: _begin_sqlite(connection, begin))
+        return made
+
+    return engine("BEGIN IMMEDIATE", 1), engine("BEGIN", READERS)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000", "temp_store=MEMORY"):
+        _patiently(lambda pragma=pragma: cursor.execute(f"PRAGMA {pragma}"))
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection, begin: str) -> None:
+    # Nothing has been done yet when BEGIN is refused, so it may be tried again without harm.
+    _patiently(lambda: connection.exec_driver_sql(begin))
+
+
+def _patiently(act: Any) -> None:
+    for attempt in Retrying(
+        retry=retry_if_exception(_is_busy), stop=stop_after_delay(BUSY_S), wait=wait_random_exponential(0.002, max=0.25), reraise=True
+    ):
+        with attempt:
+            act()
+
+
+def _is_busy(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, (OperationalError, sqlite3.OperationalError)) and ("locked" in text or "busy" in text)
+
+
+def _postgres_engine(url: str) -> Engine:
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise ExtraMissing("psycopg", "postgres") from error
+    return create_engine("postgresql+psycopg://" + url.partition("://")[2], pool_size=READERS, max_overflow=READERS, pool_pre_ping=True)
+
+
+@contextmanager
+def _readable(url: str) -> Iterator[None]:
+    """Turn the engine's word for an unreachable, full or read-only database into one sentence."""
+    try:
+        yield
+    except DBAPIError as error:
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        signs = {
+            "unable to open database": "its folder is missing or not writable",
+            "readonly database": "it is on a read-only disk or not owned by you; make the workspace folder writable",
+            "disk is full": "the disk is full; free some space and try again, nothing was half-written",
+            "disk I/O error": "the disk refused a read or write; check it and try again",
+            "database is locked": "another process kept it locked for a minute; see who with: tidemill doctor",
+            "not a database": "the file is damaged; restore it with: tidemill restore",
+            "malformed": "the file is damaged; restore it with: tidemill restore",
+            "connection failed": "the server cannot be reached",
+            "server closed the connection": "the server went away",
+        }
+        for sign, meaning in signs.items():
+            if sign in reason:
+                raise Unavailable(f"catalog {mask(url)} could not be used: {meaning} ({reason})") from error
+        raise
