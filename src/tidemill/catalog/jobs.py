@@ -108,11 +108,7 @@ def claim(catalog: Catalog, *, worker: str, kinds: tuple[str, ...], lease_s: flo
             return None
     with catalog.transaction() as tx:
         given_up = (JOBS.c.state == "running") & (JOBS.c.lease_until_s < wall_s) & (JOBS.c.attempts >= JOBS.c.max_attempts)
-        tx.execute(
-            update(JOBS)
-            .where(given_up)
-            .values(state="failed", error="its worker died each time it was tried", finished_at=at)
-        )
+        tx.execute(update(JOBS).where(given_up).values(state="failed", error="its worker died each time it was tried", finished_at=at))
         query = (
             select(JOBS.c.id)
             .where(free, JOBS.c.kind.in_(kinds))

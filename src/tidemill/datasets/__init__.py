@@ -1,0 +1,1 @@
+"""Floor 3: datasets, their immutable versions and their contracts."""

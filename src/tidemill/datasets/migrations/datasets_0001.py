@@ -1,0 +1,47 @@
+"""First tables of datasets."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "datasets_0001"
+down_revision = None
+branch_labels = ("datasets",)
+
+
+def upgrade() -> None:
+    op.create_table(
+        "check_results",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("verdict", sa.Text(), nullable=False),
+        sa.Column("summary", sa.Text(), nullable=False),
+        sa.Column("artifact", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_check_results")),
+    )
+    op.create_index("ix_check_results_subject", "check_results", ["project", "subject", "at"], unique=False)
+    op.create_table(
+        "dataset_versions",
+        sa.Column("project", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("columns", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("project", "name", "version", name=op.f("pk_dataset_versions")),
+    )
+    op.create_index("ix_dataset_versions_digest", "dataset_versions", ["project", "digest"], unique=False)
+    op.create_table(
+        "datasets",
+        sa.Column("project", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("project", "name", name=op.f("pk_datasets")),
+    )

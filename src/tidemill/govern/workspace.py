@@ -1,0 +1,149 @@
+"""The workspace: everything a service needs, opened for one actor in one project."""
+
+import copy
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection
+
+from tidemill.catalog import events
+from tidemill.catalog.catalog import Catalog
+from tidemill.catalog.events import EventBody
+from tidemill.catalog.migrate import WorkspaceOlder, check_schema, migrate
+from tidemill.core.clock import Clock, open_clock
+from tidemill.core.errors import Invalid, Unavailable
+from tidemill.core.ids import ActorId, EventId, check_name
+from tidemill.core.settings import FILE_NAME, STATE_NAME, Loaded, Settings, load_settings
+from tidemill.govern.actors import (
+    CONTROLLER,
+    EVERYWHERE,
+    OWNER,
+    Actor,
+    ProjectCreated,
+    check_project,
+    read_actor,
+    write_actor,
+    write_project,
+    write_role,
+)
+from tidemill.govern.roles import ActionRefused, allows
+from tidemill.store.objects import ObjectStore
+from tidemill.store.online import OnlineStore
+from tidemill.store.table import open_online, open_store
+
+DEFAULT_PROJECT = "default"
+_TOML = """\
+# A Tidemill workspace. Every setting has a default; see them all, and where each came from: tidemill status --settings
+
+[settings]
+"""
+
+
+class WorkspaceCreated(EventBody, frozen=True, kw_only=True, tag="workspace.created"):
+    """A workspace was made."""
+
+    version: str
+
+
+class Workspace:
+    """An open workspace. Passed first to every service; safe from several threads."""
+
+    def __init__(self, home: Path, loaded: Loaded, catalog: Catalog, clock: Clock, actor: Actor, project: str) -> None:
+        self.home, self.loaded, self.catalog, self.clock, self.actor, self.project = home, loaded, catalog, clock, actor, project
+
+    @property
+    def state(self) -> Path:
+        """The folder that holds what Tidemill keeps."""
+        return self.home / STATE_NAME
+
+    @property
+    def settings(self) -> Settings:
+        return self.loaded.settings
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        return open_store(self.settings.objects, cache=self.state / "cache" / "objects", base=self.state)
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        return open_online(self.settings.online, base=self.state)
+
+    def require(self, action: str, resource: str = "*") -> None:
+        """Raises ActionRefused unless the actor's role covers the action."""
+        if not allows(self.actor.role, action):
+            raise ActionRefused(self.actor.id, self.actor.role, action, resource, self.project)
+
+    def record(self, tx: Connection, body: EventBody, *, subject: str, reason: str = "", cause: EventId | None = None) -> EventId:
+        """Write an event of this actor, now, in the transaction of what it tells of."""
+        return events.append(
+            tx, body, project=self.project, actor=self.actor.id, at=self.clock.now(), subject=subject, reason=reason, cause=cause
+        )
+
+    def acting(self, actor: Actor, project: str) -> Self:
+        """Return this workspace for another actor or project, sharing its connections."""
+        other = copy.copy(self)
+        other.actor, other.project = actor, project
+        return other
+
+    def close(self) -> None:
+        """Give connections back."""
+        self.catalog.close()
+
+
+def init_workspace(home: Path, **arguments: Any) -> Workspace:
+    """Make a workspace in a folder, or bring an older one up to date, and open it for its owner. Doing it again changes nothing."""
+    home = home.resolve()
+    try:
+        state = home / STATE_NAME
+        state.mkdir(parents=True, exist_ok=True)
+        state.chmod(0o700)
+        if not (home / FILE_NAME).exists():
+            (home / FILE_NAME).write_text(_TOML, "utf-8")
+    except OSError as error:
+        raise Unavailable(
+            f"{home} cannot hold a workspace: {error.strerror}; choose a folder that you may write to, with free space"
+        ) from error
+    loaded = load_settings(home, arguments=arguments)
+    catalog, clock = Catalog(loaded.settings.catalog, folder=state), open_clock(loaded.settings.clock)
+    migrate(catalog)
+    now = clock.now()
+    with catalog.transaction() as tx:
+        fresh = write_project(tx, DEFAULT_PROJECT, at=now)
+        for actor, name in ((OWNER, "the owner"), (CONTROLLER, "the controller")):
+            write_actor(tx, actor, name=name, at=now)
+            write_role(tx, actor, "admin", project=EVERYWHERE, at=now)
+        ws = Workspace(home, loaded, catalog, clock, read_actor(tx, OWNER, project=DEFAULT_PROJECT), DEFAULT_PROJECT)
+        if fresh:
+            ws.record(tx, WorkspaceCreated(version=_package_version()), subject="workspace")
+    return ws
+
+
+def open_workspace(home: Path, *, actor: ActorId = OWNER, project: str = DEFAULT_PROJECT, **arguments: Any) -> Workspace:
+    """Open a workspace for an actor. Raises NotFound, Unavailable, WorkspaceNewer, WorkspaceOlder."""
+    home = home.resolve()
+    if not (home / STATE_NAME).is_dir():
+        raise Invalid(f"{home} is not a Tidemill workspace; make it one with: tidemill init {home}")
+    loaded = load_settings(home, arguments=arguments)
+    catalog = Catalog(loaded.settings.catalog, folder=home / STATE_NAME)
+    if not check_schema(catalog):
+        raise WorkspaceOlder
+    with catalog.reading() as tx:
+        check_project(tx, project)
+        found = read_actor(tx, actor, project=project)
+    return Workspace(home, loaded, catalog, open_clock(loaded.settings.clock), found, project)
+
+
+def create_project(ws: Workspace, name: str, *, reason: str = "") -> None:
+    """Make a namespace. One that exists stays as it is."""
+    ws.require("govern.admin", name)
+    check_name(name, "project")
+    with ws.catalog.transaction() as tx:
+        if write_project(tx, name, at=ws.clock.now()):
+            ws.record(tx, ProjectCreated(name=name), subject=f"project:{name}", reason=reason)
+
+
+def _package_version() -> str:
+    from importlib.metadata import version  # (20 ms, needed once in a workspace's life)
+
+    return version("tidemill")

@@ -1,0 +1,1 @@
+"""Floor 3: registered models, their versions, aliases and cards."""

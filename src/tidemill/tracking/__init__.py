@@ -1,0 +1,1 @@
+"""Floor 3: experiments, runs, their params, metrics, tags and artifacts."""
