@@ -1,0 +1,1 @@
+"""Bytes: objects named by their digest, trees of them, and key-values that are looked up online."""

@@ -1,0 +1,194 @@
+"""An object store in a local directory: `objects/ab/cdef…`, one read-only file an object."""
+
+import fcntl
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from tidemill.core.clock import from_micros, micros, wall
+from tidemill.core.digest import Hasher, digest_bytes
+from tidemill.core.ids import Digest
+from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Stored, check_digest, chunks_of, refusing, verified
+
+_SHARD = re.compile(r"[0-9a-f]{2}")
+_REST = re.compile(r"[0-9a-f]{62}")
+_READ_ONLY = 0o444
+
+
+class LocalStore:
+    """Objects in a directory.
+
+    A put writes to `scratch/`, flushes the file, renames it to its digest and flushes the directory, so that an object is
+    there whole or not at all. Puts hold `lock` shared and deletions hold it alone, for the instant in which an object's age
+    is renewed or looked at: without it, `gc` could delete an object between a put that found it there and its return.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._where = f"file:{root}"
+        self._objects = root / "objects"
+        self._scratch = root / "scratch"
+        with refusing(self._where):
+            self._objects.mkdir(parents=True, exist_ok=True)
+            self._scratch.mkdir(exist_ok=True)
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self._where!r})"
+
+    def put(self, data: bytes) -> Digest:
+        digest = digest_bytes(data)
+        with refusing(self._where):
+            if not self._renew(digest):
+                self.put_chunks((data,))
+        return digest
+
+    def put_file(self, path: Path) -> Digest:
+        return self.put_chunks(chunks_of(path))
+
+    def put_chunks(self, chunks: Iterable[bytes], *, expected: Digest | None = None) -> Digest:
+        """Store the bytes of chunks one after the other. Raises ObjectCorrupt when they are not what expected names."""
+        with refusing(self._where):
+            scratch = self._scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                try:
+                    hasher = Hasher()
+                    for chunk in chunks:
+                        hasher.update(chunk)
+                        _write_all(descriptor, chunk)
+                    digest = hasher.digest()
+                    if expected is not None and digest != expected:
+                        raise ObjectCorrupt(expected, digest, "what was received")
+                    if not self._renew(digest):
+                        os.fchmod(descriptor, _READ_ONLY)
+                        os.fsync(descriptor)
+                        self._publish(scratch, digest)
+                finally:
+                    os.close(descriptor)
+            finally:
+                with suppress(FileNotFoundError):
+                    scratch.unlink()
+        return digest
+
+    def open(self, digest: Digest) -> BinaryIO:
+        path = self.local_path(digest)
+        return verified(chunks_of(path), digest, self._where)
+
+    def get(self, digest: Digest) -> bytes:
+        try:
+            data = self._path(digest).read_bytes()
+        except FileNotFoundError:
+            raise ObjectNotFound(digest, self._where) from None
+        if (found := digest_bytes(data)) != digest:
+            raise ObjectCorrupt(digest, found, self._where)
+        return data
+
+    def local_path(self, digest: Digest) -> Path:
+        path = self._path(digest)
+        if not path.is_file():
+            raise ObjectNotFound(digest, self._where)
+        return path
+
+    def has(self, digest: Digest) -> bool:
+        return self._path(digest).is_file()
+
+    def size(self, digest: Digest) -> int:
+        try:
+            return self._path(digest).stat().st_size
+        except FileNotFoundError:
+            raise ObjectNotFound(digest, self._where) from None
+
+    def stored(self) -> Iterator[Stored]:
+        for shard in os.scandir(self._objects):
+            if not _SHARD.fullmatch(shard.name):
+                continue
+            for entry in os.scandir(shard.path):
+                if not _REST.fullmatch(entry.name):
+                    continue
+                with suppress(FileNotFoundError):
+                    stat = entry.stat()
+                    moment = from_micros(stat.st_mtime_ns // 1000)
+                    yield Stored(digest=Digest(shard.name + entry.name), size_bytes=stat.st_size, stored_at=moment)
+
+    def digests(self) -> Iterator[Digest]:
+        for entry in self.stored():
+            yield entry.digest
+
+    def delete(self, digest: Digest, *, stored_before: datetime | None = None) -> bool:
+        path = self._path(digest)
+        with refusing(self._where), self._locked(fcntl.LOCK_EX):
+            try:
+                if stored_before is not None and path.stat().st_mtime_ns // 1000 >= micros(stored_before):
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def sweep(self, older_than: timedelta) -> int:
+        oldest = wall() - older_than.total_seconds()
+        freed = 0
+        with refusing(self._where):
+            for entry in os.scandir(self._scratch):
+                with suppress(FileNotFoundError):
+                    stat = entry.stat()
+                    if stat.st_mtime < oldest:
+                        Path(entry).unlink()
+                        freed += stat.st_size
+        return freed
+
+    def _path(self, digest: Digest) -> Path:
+        check_digest(digest)
+        return self._objects / digest[:2] / digest[2:]
+
+    def _renew(self, digest: Digest) -> bool:
+        """Make an object young; return False when there is none."""
+        with self._locked(fcntl.LOCK_SH):
+            try:
+                os.utime(self._path(digest))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _publish(self, scratch: Path, digest: Digest) -> None:
+        target = self._path(digest)
+        if not target.parent.is_dir():
+            target.parent.mkdir(exist_ok=True)
+            _sync_directory(self._objects)
+        with self._locked(fcntl.LOCK_SH):
+            scratch.rename(target)
+        _sync_directory(target.parent)
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        # A descriptor of its own each time: flock belongs to the open file, so threads exclude each other as processes do.
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def open_local(place: str, *, cache: Path, base: Path) -> LocalStore:
+    """Open `file:FOLDER`; a relative folder lies under base."""
+    return LocalStore(base / place.removeprefix("//"))
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

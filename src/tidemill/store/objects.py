@@ -1,0 +1,189 @@
+"""What an object store is: bytes named by the digest of their content. Where they lie is said by `local` and `s3`."""
+
+import errno
+import io
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from tidemill.core.digest import CHUNK_BYTES, Hasher
+from tidemill.core.errors import Corrupt, Invalid, NotFound, Unavailable
+from tidemill.core.ids import Digest
+from tidemill.core.values import Value
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_REFUSALS = {
+    errno.ENOSPC: "the disk is full; free some space, or move the store (setting 'objects')",
+    errno.EDQUOT: "the disk quota is used up; free some space, or move the store (setting 'objects')",
+    errno.EROFS: "the disk is read-only; mount it for writing, or move the store (setting 'objects')",
+    errno.EACCES: "this user may not write there; change the owner of the folder, or move the store (setting 'objects')",
+    errno.EPERM: "this user may not write there; change the owner of the folder, or move the store (setting 'objects')",
+    errno.EFBIG: "the file would be larger than this process or file system allows; raise the limit (ulimit -f)",
+    errno.EIO: "the disk reports an input/output error; check the disk",
+    errno.EMFILE: "this process has too many open files; raise the limit (ulimit -n)",
+    errno.ENOTDIR: "something on the way to it is not a folder; expected a folder (setting 'objects')",
+}
+
+
+class Stored(Value, frozen=True, kw_only=True):
+    """One object as its store lists it. stored_at is the real time of the newest put of these bytes."""
+
+    digest: Digest
+    size_bytes: int
+    stored_at: datetime
+
+
+class ObjectStore(Protocol):
+    """Immutable bytes, each named by its BLAKE3 digest. The law for every implementation:
+
+    - Every method may be called from several threads and processes at once.
+    - A put is atomic and durable: when it returns, the object survives a power cut (a bucket: is acknowledged); a writer
+      that dies in mid-put leaves nothing that any method shows. The same bytes put twice are one object.
+    - A put, of bytes that are there already too, makes the object young, so that `gc` spares it for its grace.
+    - put_file, open and local_path use bounded memory, whatever the size.
+    - Bytes handed out by `get`, by `open` read to its end, or behind a fresh `local_path` of a remote store are verified:
+      Corrupt names the digest. A remote store may cache what it has verified.
+    - An unknown digest is NotFound, a malformed one Invalid, a store that cannot be written or reached Unavailable.
+    """
+
+    def put(self, data: bytes) -> Digest:
+        """Store bytes and return their digest."""
+        ...
+
+    def put_file(self, path: Path) -> Digest:
+        """Store a file's content and return its digest. Raises NotFound when there is no such file."""
+        ...
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """Return a stream, read forwards only, that raises Corrupt at its end if the bytes are not what was stored."""
+        ...
+
+    def get(self, digest: Digest) -> bytes:
+        """Return the verified bytes."""
+        ...
+
+    def local_path(self, digest: Digest) -> Path:
+        """Return a local file that holds the bytes, to be read only. A local store hands out the object itself, unverified."""
+        ...
+
+    def has(self, digest: Digest) -> bool: ...
+
+    def size(self, digest: Digest) -> int:
+        """Return the size in bytes."""
+        ...
+
+    def stored(self) -> Iterator[Stored]:
+        """List all objects, in no order. What is put or deleted meanwhile may or may not appear."""
+        ...
+
+    def digests(self) -> Iterator[Digest]:
+        """List the digests of all objects, in no order."""
+        ...
+
+    def delete(self, digest: Digest, *, stored_before: datetime | None = None) -> bool:
+        """Remove an object, if it is older than stored_before; return whether it was removed. An absent one is no error."""
+        ...
+
+    def sweep(self, older_than: timedelta) -> int:
+        """Remove what writers that died that long ago left behind; return the bytes freed."""
+        ...
+
+
+class ObjectNotFound(NotFound):
+    """No object of that digest."""
+
+    def __init__(self, digest: Digest, where: str) -> None:
+        self.digest, self.where = digest, where
+        super().__init__(f"object {digest} is not in {where}; it was never stored there, or removed by gc")
+
+
+class ObjectCorrupt(Corrupt):
+    """The bytes under a digest have another digest."""
+
+    def __init__(self, digest: Digest, found: Digest, where: str) -> None:
+        self.digest, self.found, self.where = digest, found, where
+        super().__init__(
+            f"object {digest} in {where} is corrupt: its bytes have the digest {found[:12]}…; "
+            "delete it and store the original again, or restore it from a backup"
+        )
+
+
+class StoreRefused(Unavailable):
+    """The disk, or the service, behind a store says no."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where, self.reason = where, reason
+        super().__init__(f"object store {where} cannot be used: {reason}")
+
+
+def check_digest(digest: str) -> Digest:
+    """Return digest if it is one. Raises Invalid: a digest becomes part of a path, so nothing else may pass."""
+    if not _DIGEST.fullmatch(digest):
+        raise Invalid(f"{digest[:80]!r} is not a digest; expected 64 hexadecimal digits in lower case")
+    return Digest(digest)
+
+
+@contextmanager
+def refusing(where: str) -> Iterator[None]:
+    """Turn what an operating system says of a store's disk into StoreRefused."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        raise StoreRefused(where, _REFUSALS[error.errno]) from error
+
+
+def chunks_of(path: Path) -> Iterator[bytes]:
+    """Yield a file's content in chunks. Raises NotFound or Unavailable when it cannot be opened."""
+    try:
+        file = path.open("rb")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise NotFound(f"file {path} cannot be stored: it does not exist, or is not a file") from error
+    except PermissionError as error:
+        raise Unavailable(f"file {path} cannot be stored: this user may not read it") from error
+    with file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+class VerifiedStream(io.RawIOBase):
+    """Chunks as a file to be read forwards; at its end the digest of what passed is compared with the expected one."""
+
+    def __init__(self, chunks: Iterable[bytes], digest: Digest, where: str) -> None:
+        self._chunks, self._digest, self._where = iter(chunks), digest, where
+        self._hasher = Hasher()
+        self._left = memoryview(b"")
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed's WriteableBuffer has no name at run time
+        while not self._left and not self._ended:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                self._ended = True
+                if (found := self._hasher.digest()) != self._digest:
+                    raise ObjectCorrupt(self._digest, found, self._where)
+            else:
+                self._hasher.update(chunk)
+                self._left = memoryview(chunk)
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def close(self) -> None:
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()
+        super().close()
+
+
+def verified(chunks: Iterable[bytes], digest: Digest, where: str) -> BinaryIO:
+    """Return chunks as a buffered stream that raises ObjectCorrupt at its end when they are not what digest names."""
+    return io.BufferedReader(VerifiedStream(chunks, digest, where), buffer_size=CHUNK_BYTES)

@@ -1,0 +1,118 @@
+"""Trees: a stored list of named files, so that one digest stands for a folder."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from tidemill.core.codec import canonical, decode
+from tidemill.core.digest import CHUNK_BYTES
+from tidemill.core.errors import Conflict, Invalid
+from tidemill.core.ids import Digest
+from tidemill.core.values import Value
+from tidemill.store.objects import ObjectStore, refusing
+
+# What the stored form begins with: how `gc` knows a tree among objects.
+MAGIC = b'{"kind":"tree",'
+
+
+class TreeEntry(Value, frozen=True, kw_only=True):
+    """One file of a tree: its path with forward slashes, and the object that holds its bytes."""
+
+    path: str
+    digest: Digest
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        pure = PurePosixPath(self.path)
+        if not self.path or pure.is_absolute() or ".." in pure.parts or str(pure) != self.path or self.path == "." or "\0" in self.path:
+            raise Invalid(f"path {self.path!r} cannot stand in a tree; expected a relative path like 'data/part-0.parquet'")
+
+
+class Tree(Value, frozen=True, kw_only=True, tag="tree", tag_field="kind"):
+    """Files by path, sorted by it. Equal files give equal trees, equal trees one digest."""
+
+    entries: tuple[TreeEntry, ...]
+
+    def __post_init__(self) -> None:
+        paths = [entry.path for entry in self.entries]
+        if paths != sorted(set(paths)):
+            raise Invalid("a tree's paths must be sorted and each stand once")
+        files = set(paths)
+        for path in paths:
+            if clash := files.intersection(str(parent) for parent in PurePosixPath(path).parents):
+                raise Invalid(f"tree has {min(clash)!r} both as a file and as a folder")
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.entries)
+
+    def entry(self, path: str) -> TreeEntry:
+        """Return the entry of a path. Raises Invalid when there is none."""
+        for entry in self.entries:
+            if entry.path == path:
+                return entry
+        raise Invalid(f"tree has no file {path!r} (it has: {', '.join(entry.path for entry in self.entries)})")
+
+
+def put_tree(store: ObjectStore, files: Mapping[str, Path | bytes]) -> Digest:
+    """Store files and the tree that names them; return the tree's digest. Raises Invalid for a path that escapes."""
+    entries = []
+    for path in sorted(files):
+        source = files[path]
+        digest = store.put(source) if isinstance(source, bytes) else store.put_file(source)
+        entries.append(TreeEntry(path=path, digest=digest, size_bytes=len(source) if isinstance(source, bytes) else store.size(digest)))
+    return store_tree(store, Tree(entries=tuple(entries)))
+
+
+def store_tree(store: ObjectStore, tree: Tree) -> Digest:
+    """Store a tree whose files are stored already; return its digest."""
+    return store.put(canonical(tree))
+
+
+def read_tree(store: ObjectStore, digest: Digest) -> Tree:
+    """Return the tree of a digest. Raises Invalid when the object is no tree."""
+    return decode(store.get(digest), Tree, what=f"tree {digest}")
+
+
+def checkout(store: ObjectStore, digest: Digest, folder: Path) -> Path:
+    """Write a tree's files, verified, into a folder and return it.
+
+    A folder that is not there yet appears whole or not at all, also when several processes check the same tree out at once.
+    Into one that is there, each file is replaced atomically; other files in it stay.
+    """
+    tree = read_tree(store, digest)
+    with refusing(str(folder)):
+        if folder.exists():
+            if not folder.is_dir():
+                raise Conflict(f"{folder} is a file; expected a folder, or a name that is free")
+            for entry in tree.entries:
+                _write(store, entry, folder / entry.path)
+            return folder
+        scratch = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            scratch.mkdir(parents=True)
+            for entry in tree.entries:
+                _write(store, entry, scratch / entry.path)
+            try:
+                scratch.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was first, with the same files
+                    raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _write(store: ObjectStore, entry: TreeEntry, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with store.open(entry.digest) as source, scratch.open("wb") as file:
+            shutil.copyfileobj(source, file, CHUNK_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Tests: they mirror src/tidemill and run against real services."""
