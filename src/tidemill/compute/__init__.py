@@ -1,0 +1,1 @@
+"""Functions run elsewhere: in this process, in a pool of processes, on Ray."""
