@@ -1,0 +1,55 @@
+"""What every long-lived process of Tidemill does: stop when told, stop when its supervisor is gone, say so in the log."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from tidemill.core.codec import encode_text
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "process": record.processName if record.processName != "MainProcess" else record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return encode_text(line)
+
+
+def start_logging(level: str) -> None:
+    """Write log records as JSON lines to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for noisy in ("alembic", "sqlalchemy", "uvicorn.access", "botocore"):
+        logging.getLogger(noisy).setLevel("WARNING")
+
+
+def on_stop(stop: Callable[[], None]) -> None:
+    """Call stop once, when SIGTERM or SIGINT arrives."""
+
+    def handle(_signal: int, _frame: object) -> None:
+        stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def follow_supervisor() -> None:
+    """Send this process SIGTERM when its standard input ends: the supervisor holds the other end, and is gone then."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="supervisor-watch", daemon=True).start()

@@ -1,0 +1,234 @@
+"""The supervisor behind `tidemill up`: starts control plane, serving workers, controller and job workers, and starts each again if it dies.
+
+It binds the ports itself and hands them down, so that a dead child's port stays open and waiting callers are answered by the next one.
+"""
+
+import errno
+import fcntl
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from tidemill.core.clock import elapsed, wait_until
+from tidemill.core.codec import decode, encode
+from tidemill.core.errors import Conflict, Invalid, NotPermitted, Unavailable
+from tidemill.core.settings import STATE_NAME, Settings, child_environment
+from tidemill.core.values import Value
+
+RUN_FILE = "up.json"
+STEADY_S = 10.0
+PAUSE_MAX_S = 5.0
+
+
+class Running(Value, frozen=True, kw_only=True):
+    """What `tidemill up` runs at this moment, as written beside the workspace."""
+
+    pid: int
+    url: str
+    serve_url: str
+    children: dict[str, int]
+
+
+class PortTaken(Conflict):
+    """Another process listens there."""
+
+    def __init__(self, host: str, port: int, option: str) -> None:
+        self.host, self.port = host, port
+        super().__init__(
+            f"port {port} on {host} is in use by another process; stop that one, or choose another with: tidemill up {option} N"
+        )
+
+
+class AlreadyUp(Conflict):
+    """This workspace is served already."""
+
+    def __init__(self, home: Path, running: Running | None) -> None:
+        self.running = running
+        where = f" at {running.url} (process {running.pid})" if running else ""
+        super().__init__(f"workspace {home} is up already{where}; stop it there first, or use it as it is")
+
+
+class Child:
+    """One process that is kept alive."""
+
+    def __init__(self, name: str, command: list[str], *, log: Path, fds: tuple[int, ...]) -> None:
+        self.name, self.command, self.log, self.fds = name, command, log, fds
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_s, self.pause_s, self.restarts = 0.0, 0.0, -1
+
+    def start(self) -> None:
+        with self.log.open("ab") as file:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
+                pass_fds=self.fds,
+                env=child_environment(),
+                start_new_session=True,
+            )
+        self.started_s = elapsed()
+        self.restarts += 1
+
+    def dead(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    def due(self) -> bool:
+        """Whether a dead child may be started now: at once, then after ever longer pauses while it keeps dying young."""
+        lived = elapsed() - self.started_s
+        if lived > STEADY_S:
+            self.pause_s = 0.0
+        if lived < self.pause_s:
+            return False
+        self.pause_s = min(PAUSE_MAX_S, max(0.1, self.pause_s * 2))
+        return True
+
+
+class Supervisor:
+    """Holds the ports, the lock and the children of one workspace."""
+
+    def __init__(self, home: Path, settings: Settings, *, say: Callable[[str], None]) -> None:
+        refuse_open_door(settings)
+        self.home, self.settings, self.say = home, settings, say
+        self.state = home / STATE_NAME
+        self.run_folder = self.state / "run"
+        self.stopping = threading.Event()
+        self.lock: IO[bytes] | None = None
+        self.sockets: list[socket.socket] = []
+        self.children: list[Child] = []
+        self.url = self.serve_url = ""
+
+    def start(self) -> Running:
+        """Take the lock and the ports and start all children. Raises AlreadyUp, PortTaken, Unavailable."""
+        for folder in (self.run_folder, self.state / "logs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        control, self.url = self._bind(self.settings.port, "--port")
+        serve, self.serve_url = self._bind(self.settings.serve_port, "--serve-port")
+        workers = range(self.settings.serve_workers)
+        self._add("control", "tidemill.server.process", "--fd", str(control.fileno()), fd=control)
+        for index in workers:
+            self._add(f"serve-{index}", "tidemill.serving.worker", "--index", str(index), "--fd", str(serve.fileno()), fd=serve)
+        self._add("controller", "tidemill.automate.controller")
+        for index in range(self.settings.job_workers):
+            self._add(f"worker-{index}", "tidemill.automate.worker", "--index", str(index))
+        for child in self.children:
+            child.start()
+        return self._write()
+
+    def run(self) -> None:
+        """Keep the children alive until told to stop, then let them finish what they have under way."""
+        while not self.stopping.wait(0.05):
+            for child in self.children:
+                if child.dead() and child.due():
+                    code = child.process.returncode if child.process else None
+                    child.start()
+                    self._write()
+                    self.say(f"{child.name} ended ({_ending(code)}) and was started again; its log: {child.log}")
+        self._stop_children()
+
+    def stop(self) -> None:
+        """Ask `run` to end. Safe in a signal handler."""
+        self.stopping.set()
+
+    def close(self) -> None:
+        """Give ports and lock back."""
+        for child in self.children:
+            if not child.dead() and child.process:
+                child.process.kill()
+                child.process.wait()
+        for bound in self.sockets:
+            bound.close()
+        if self.lock is not None:
+            (self.run_folder / RUN_FILE).unlink(missing_ok=True)
+            self.lock.close()
+
+    def _stop_children(self) -> None:
+        # Those that ask come first, those that are asked last: a job that ends can still say so.
+        for child in reversed(self.children):
+            if not child.dead() and child.process:
+                child.process.send_signal(signal.SIGTERM)
+        gone = wait_until(lambda: all(child.dead() for child in self.children), timeout_s=self.settings.drain_s)
+        for child in self.children if not gone else ():
+            if not child.dead() and child.process:
+                self.say(f"{child.name} did not end within {self.settings.drain_s} s and was killed")
+
+    def _add(self, name: str, module: str, *options: str, fd: socket.socket | None = None) -> None:
+        command = [sys.executable, "-m", module, "--home", str(self.home), "--supervised", *options]
+        self.children.append(Child(name, command, log=self.state / "logs" / f"{name}.log", fds=(fd.fileno(),) if fd else ()))
+
+    def _take_lock(self) -> None:
+        self.lock = (self.run_folder / "up.lock").open("ab")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.lock.close()
+            self.lock = None
+            raise AlreadyUp(self.home, read_running(self.home)) from error
+
+    def _bind(self, port: int, option: str) -> tuple[socket.socket, str]:
+        host = self.settings.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+            bound.listen(1024)
+        except OSError as error:
+            bound.close()
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken(host, port, option) from error
+            raise Unavailable(f"cannot listen on {host} port {port}: {error.strerror}; choose another with {option} or --host") from error
+        self.sockets.append(bound)
+        shown = f"[{host}]" if family == socket.AF_INET6 else host
+        return bound, f"http://{shown}:{bound.getsockname()[1]}"
+
+    def _write(self) -> Running:
+        pids = {child.name: child.process.pid for child in self.children if child.process}
+        running = Running(pid=os.getpid(), url=self.url, serve_url=self.serve_url, children=pids)
+        scratch = self.run_folder / f".{RUN_FILE}.{os.getpid()}"
+        scratch.write_bytes(encode(running))
+        scratch.replace(self.run_folder / RUN_FILE)
+        return running
+
+
+def read_running(home: Path) -> Running | None:
+    """Return what serves a workspace, None when nothing does."""
+    folder = home / STATE_NAME / "run"
+    try:
+        running = decode((folder / RUN_FILE).read_bytes(), Running, what=RUN_FILE)
+    except (FileNotFoundError, Invalid):
+        return None
+    try:
+        os.kill(running.pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return running
+
+
+def refuse_open_door(settings: Settings) -> None:
+    """Raises NotPermitted for an address that others can reach while nobody has to say who they are."""
+    try:
+        loopback = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError as error:
+        raise Invalid(f"host {settings.host!r} is not an address; expected an IP address such as 127.0.0.1") from error
+    if not loopback and settings.authentication == "off":
+        raise NotPermitted(
+            f"binding to {settings.host} would open this workspace to everybody on the network without a key; "
+            'turn keys on first (authentication = "keys" under [settings]), or stay on 127.0.0.1'
+        )
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "unknown"
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
