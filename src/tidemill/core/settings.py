@@ -21,9 +21,7 @@ Origin = Literal["argument", "environment", "tidemill.toml", "default"]
 # Names in the environment that are not settings: where the workspace is, how a caller reaches a server.
 NOT_SETTINGS = frozenset({"HOME", "URL", "TOKEN", "PROJECT"})
 # Tables of tidemill.toml that declare things (views, endpoints, rules); their owners read them.
-DECLARATIONS = frozenset(
-    {"project", "views", "services", "pipelines", "endpoints", "monitors", "rules", "contracts", "models", "roles", "schedules"}
-)
+DECLARATIONS = frozenset({"pipelines"})
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -131,6 +129,12 @@ def child_environment(**extra: str) -> dict[str, str]:
     return {**os.environ, **extra}
 
 
+def as_environment(loaded: Loaded) -> dict[str, str]:
+    """Return the settings that came as arguments, in the form in which child processes read them."""
+    given = {name: getattr(loaded.settings, name) for name, origin in loaded.origins.items() if origin == "argument"}
+    return {PREFIX + name.upper(): ",".join(value) if isinstance(value, tuple) else str(value) for name, value in given.items()}
+
+
 def shown(settings: Settings) -> dict[str, Any]:
     """Return the settings for people to read: passwords in URLs are masked."""
     return {name: mask(value) if isinstance(value := getattr(settings, name), str) else value for name in fields_of(Settings)}
@@ -175,8 +179,9 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, str]:
 def _check_known(key: str, origin: Origin) -> None:
     known = list(fields_of(Settings))
     if key not in known:
-        name = PREFIX + key.upper() if origin == "environment" else key
-        raise Invalid(f"unknown setting {name!r} in {origin}; {nearest(key, known)}")
+        if origin == "environment":
+            key, known = PREFIX + key.upper(), [PREFIX + name.upper() for name in known]
+        raise Invalid(f"unknown setting {key!r} in {origin}; {nearest(key, known)}")
 
 
 def _typed(key: str, value: Any, origin: Origin, *, strict: bool) -> Any:

@@ -21,7 +21,9 @@ from tidemill.govern.actors import (
     OWNER,
     Actor,
     ProjectCreated,
+    RoleGranted,
     check_project,
+    check_role,
     read_actor,
     write_actor,
     write_project,
@@ -132,6 +134,18 @@ def open_workspace(home: Path, *, actor: ActorId = OWNER, project: str = DEFAULT
         check_project(tx, project)
         found = read_actor(tx, actor, project=project)
     return Workspace(home, loaded, catalog, open_clock(loaded.settings.clock), found, project)
+
+
+def grant_role(ws: Workspace, actor: str, role: str, *, reason: str = "") -> Actor:
+    """Give an actor (added when new) a role in this project, no stronger than the giver's own. Raises Invalid, NotPermitted."""
+    ws.require("govern.admin", actor)
+    check_name(actor, "actor")
+    wanted, now = check_role(role), ws.clock.now()
+    with ws.catalog.transaction() as tx:
+        write_actor(tx, ActorId(actor), name=actor, at=now)
+        write_role(tx, ActorId(actor), wanted, project=ws.project, at=now)
+        ws.record(tx, RoleGranted(actor=ActorId(actor), scope=ws.project, role=wanted), subject=f"actor:{actor}", reason=reason)
+        return read_actor(tx, ActorId(actor), project=ws.project)
 
 
 def create_project(ws: Workspace, name: str, *, reason: str = "") -> None:

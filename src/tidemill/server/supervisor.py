@@ -19,7 +19,7 @@ from typing import IO
 from tidemill.core.clock import elapsed, wait_until
 from tidemill.core.codec import decode, encode
 from tidemill.core.errors import Conflict, Invalid, NotPermitted, Unavailable
-from tidemill.core.settings import STATE_NAME, Settings, child_environment
+from tidemill.core.settings import STATE_NAME, Loaded, Settings, as_environment, child_environment
 from tidemill.core.values import Value
 
 RUN_FILE = "up.json"
@@ -58,8 +58,8 @@ class AlreadyUp(Conflict):
 class Child:
     """One process that is kept alive."""
 
-    def __init__(self, name: str, command: list[str], *, log: Path, fds: tuple[int, ...]) -> None:
-        self.name, self.command, self.log, self.fds = name, command, log, fds
+    def __init__(self, name: str, command: list[str], *, log: Path, fds: tuple[int, ...], environment: dict[str, str]) -> None:
+        self.name, self.command, self.log, self.fds, self.environment = name, command, log, fds, environment
         self.process: subprocess.Popen[bytes] | None = None
         self.started_s, self.pause_s, self.restarts = 0.0, 0.0, -1
 
@@ -94,9 +94,9 @@ class Child:
 class Supervisor:
     """Holds the ports, the lock and the children of one workspace."""
 
-    def __init__(self, home: Path, settings: Settings, *, say: Callable[[str], None]) -> None:
-        refuse_open_door(settings)
-        self.home, self.settings, self.say = home, settings, say
+    def __init__(self, home: Path, loaded: Loaded, *, say: Callable[[str], None]) -> None:
+        refuse_open_door(loaded.settings)
+        self.home, self.loaded, self.settings, self.say = home, loaded, loaded.settings, say
         self.state = home / STATE_NAME
         self.run_folder = self.state / "run"
         self.stopping = threading.Event()
@@ -104,6 +104,7 @@ class Supervisor:
         self.sockets: list[socket.socket] = []
         self.children: list[Child] = []
         self.url = self.serve_url = ""
+        self.environment: dict[str, str] = {}
 
     def start(self) -> Running:
         """Take the lock and the ports and start all children. Raises AlreadyUp, PortTaken, Unavailable."""
@@ -112,6 +113,10 @@ class Supervisor:
         self._take_lock()
         control, self.url = self._bind(self.settings.port, "--port")
         serve, self.serve_url = self._bind(self.settings.serve_port, "--serve-port")
+        # Children read the same settings; what was given as an argument, and the ports that were picked, reach them by environment.
+        self.environment = child_environment(
+            **as_environment(self.loaded), TIDEMILL_PORT=str(control.getsockname()[1]), TIDEMILL_SERVE_PORT=str(serve.getsockname()[1])
+        )
         workers = range(self.settings.serve_workers)
         self._add("control", "tidemill.server.process", "--fd", str(control.fileno()), fd=control)
         for index in workers:
@@ -162,7 +167,8 @@ class Supervisor:
 
     def _add(self, name: str, module: str, *options: str, fd: socket.socket | None = None) -> None:
         command = [sys.executable, "-m", module, "--home", str(self.home), "--supervised", *options]
-        self.children.append(Child(name, command, log=self.state / "logs" / f"{name}.log", fds=(fd.fileno(),) if fd else ()))
+        fds = (fd.fileno(),) if fd else ()
+        self.children.append(Child(name, command, log=self.state / "logs" / f"{name}.log", fds=fds, environment=self.environment))
 
     def _take_lock(self) -> None:
         self.lock = (self.run_folder / "up.lock").open("ab")

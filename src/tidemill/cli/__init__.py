@@ -1,0 +1,1 @@
+"""Floor 9: the command line. One file a noun: parse, call one service, print."""

@@ -1,0 +1,79 @@
+"""How commands print: the same value as a table for people or as JSON for programs; and how they open the workspace."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tidemill.core.codec import encode_text
+from tidemill.core.ids import ActorId
+from tidemill.core.settings import caller_environment, find_home
+from tidemill.govern.actors import OWNER
+from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace, open_workspace
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(command: F) -> F:
+    """Give a command its --json flag."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def workspace_options(command: F) -> F:
+    """Give a command --home and --project, and hand it the opened workspace as `ws`."""
+    command = click.option(
+        "--home", type=click.Path(path_type=Path, file_okay=False), help="Workspace folder. Default: the one you are in."
+    )(command)
+    return click.option("--project", default=None, help="Project. Default: TIDEMILL_PROJECT, else 'default'.")(command)
+
+
+def opened(home: Path | None, project: str | None, *, actor: ActorId = OWNER) -> Workspace:
+    """Open the workspace that a command's options name."""
+    return open_workspace(home or find_home(), actor=actor, project=project or caller_environment().get("project", DEFAULT_PROJECT))
+
+
+def emit(value: Any, *, as_json: bool, text: Callable[[], str]) -> None:
+    """Print a value as JSON, or as what text makes of it."""
+    click.echo(encode_text(value, indent=2) if as_json else text())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "none") -> str:
+    """Return rows as aligned text under a heading; numbers to the right."""
+    cells = [[cell(value) for value in row] for row in rows]
+    if not cells:
+        return empty
+    widths = [max(len(line[number]) for line in [list(columns), *cells]) for number in range(len(columns))]
+    numeric = [all(_is_number(line[number]) for line in cells) for number in range(len(columns))]
+
+    def line(values: Sequence[str]) -> str:
+        parts = [value.rjust(width) if right else value.ljust(width) for value, width, right in zip(values, widths, numeric, strict=True)]
+        return "  ".join(parts).rstrip()
+
+    return "\n".join([line(list(columns)), line(["-" * width for width in widths]), *map(line, cells)])
+
+
+def cell(value: Any) -> str:
+    """Return one value as a short text."""
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def on_terminal() -> bool:
+    """Whether somebody watches: progress is shown on a terminal and kept out of pipes."""
+    return sys.stderr.isatty()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text == "-"
+    return True

@@ -1,0 +1,50 @@
+"""`tidemill up`: serve a workspace until stopped."""
+
+from pathlib import Path
+
+import click
+
+from tidemill.client.http import HttpTransport
+from tidemill.core.clock import wait_until
+from tidemill.core.errors import Unavailable
+from tidemill.core.process import on_stop
+from tidemill.core.settings import find_home, load_settings
+from tidemill.govern.workspace import init_workspace
+from tidemill.server.supervisor import Supervisor
+
+READY_S = 60.0
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Workspace folder. Default: the one you are in.")
+@click.option("--host", help="Address to bind to. Anything but loopback needs authentication.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of dashboard and API. 0 picks a free one.")
+@click.option("--serve-port", type=click.IntRange(0, 65535), help="Port of predictions. 0 picks a free one.")
+@click.option("--serve-workers", type=click.IntRange(1), help="Number of serving workers.")
+@click.option("--clock", help="The time of the world: system, or simulated:FILE.")
+def up(home: Path | None, host: str | None, port: int | None, serve_port: int | None, serve_workers: int | None, clock: str | None) -> int:
+    """Serve a workspace: dashboard and API, predictions, controller, job workers. Ctrl-C or SIGTERM ends it cleanly."""
+    folder = (home or find_home()).resolve()
+    arguments = {"host": host, "port": port, "serve_port": serve_port, "serve_workers": serve_workers, "clock": clock}
+    loaded = load_settings(folder, arguments=arguments)
+    supervisor = Supervisor(folder, loaded, say=lambda line: click.echo(line, err=True))
+    on_stop(supervisor.stop)
+    try:
+        init_workspace(folder, **arguments).close()
+        running = supervisor.start()
+        transports = [HttpTransport(url, attempts=1) for url in (running.url, running.serve_url)]
+        ready = wait_until(lambda: supervisor.stopping.is_set() or all(map(_answers, transports)), timeout_s=READY_S, every_s=0.05)
+        if not ready:
+            raise Unavailable(f"the server did not become ready within {READY_S:.0f} s; see why in {supervisor.state / 'logs'}")
+        click.echo(f"dashboard and API  {running.url}\npredictions        {running.serve_url}\nstop with Ctrl-C")
+        supervisor.run()
+    finally:
+        supervisor.close()
+    return 0
+
+
+def _answers(transport: HttpTransport) -> bool:
+    try:
+        return transport.request("GET", "/readyz").status == 200
+    except Unavailable:
+        return False
