@@ -1,0 +1,227 @@
+"""Endpoints: names that callers use, and the history of which variants answered with which shares. Owns their tables."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Connection, Index, PrimaryKeyConstraint, Table, insert, select, update
+
+from tidemill.catalog.events import EventBody
+from tidemill.catalog.lineage import link
+from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, as_of, current, insert_new
+from tidemill.core.errors import Conflict, Invalid, NotFound
+from tidemill.core.ids import Digest, EventId, ModelName, check_name
+from tidemill.core.values import Value
+from tidemill.govern.workspace import Workspace
+from tidemill.registry.aliases import read_version
+from tidemill.registry.versions import ModelVersion
+
+ENDPOINTS = Table(
+    "endpoints",
+    METADATA,
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("sticky_by", Text),
+    Column("owner", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    PrimaryKeyConstraint("project", "name"),
+)
+
+
+class Variant(Value, frozen=True, kw_only=True):
+    """A model version behind an endpoint."""
+
+    name: str
+    model: ModelName
+    version: int
+    bundle: Digest
+
+
+class Route(Value, frozen=True, kw_only=True):
+    """Who answers: variants that are loaded, each one's share of the answers, and those that score without answering."""
+
+    variants: tuple[Variant, ...]
+    shares: dict[str, float]
+    shadows: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = {variant.name for variant in self.variants}
+        strange = sorted((set(self.shares) | set(self.shadows)) - names)
+        if strange:
+            raise Invalid(f"the route names variants that the endpoint lacks: {', '.join(strange)} (it has: {', '.join(sorted(names))})")
+        total = sum(self.shares.values())
+        if abs(total - 1) > 1e-9 or min(self.shares.values(), default=0) < 0:
+            raise Invalid(f"the shares of a route must be at least 0 and sum to 1, got {self.shares} with sum {total:g}")
+
+    @property
+    def leader(self) -> Variant:
+        """The variant with the largest share."""
+        return max(self.variants, key=lambda variant: self.shares.get(variant.name, 0.0))
+
+
+ROUTES = Table(
+    "endpoint_routes",
+    METADATA,
+    Column("project", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("route", JsonValue(Route), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("valid_from", Moment, nullable=False),
+    Column("valid_to", Moment),
+    PrimaryKeyConstraint("project", "endpoint", "valid_from"),
+    Index("ix_endpoint_routes_current", "project", "endpoint", "valid_to"),
+)
+
+GENERATIONS = Table(  # grows with each change that the data plane has to hear of
+    "serving_generations",
+    METADATA,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("generation", BigInteger, nullable=False),
+)
+
+
+class Endpoint(Value, frozen=True, kw_only=True):
+    """A name that callers use, and what stands behind it now."""
+
+    name: str
+    model: ModelName
+    sticky_by: str | None
+    owner: str
+    created_at: datetime
+    route: Route
+
+
+class RouteSpan(Value, frozen=True, kw_only=True):
+    """A span of time in which one route held."""
+
+    route: Route
+    actor: str
+    reason: str
+    valid_from: datetime
+    valid_to: datetime | None
+
+
+class EndpointCreated(EventBody, frozen=True, kw_only=True, tag="endpoint.created"):
+    """A name for callers was made."""
+
+    endpoint: str
+    model: ModelName
+    version: int
+
+
+class EndpointRouted(EventBody, frozen=True, kw_only=True, tag="endpoint.routed"):
+    """The shares of an endpoint's variants changed."""
+
+    endpoint: str
+    shares: dict[str, float]
+    shadows: tuple[str, ...]
+
+
+class EndpointNotFound(NotFound):
+    """No endpoint of that name."""
+
+    def __init__(self, endpoint: str, known: Sequence[str]) -> None:
+        self.endpoint, self.known = endpoint, tuple(known)
+        has = ", ".join(known) or "none"
+        super().__init__(
+            f"there is no endpoint {endpoint!r} (there are: {has}); make it with: tidemill endpoint create {endpoint} MODEL@VERSION"
+        )
+
+
+def variant_of(version: ModelVersion) -> Variant:
+    """Return the variant that stands for a model version."""
+    return Variant(name=f"v{version.version}", model=version.name, version=version.version, bundle=version.bundle)
+
+
+def create_endpoint(
+    ws: Workspace, name: str, reference: str, *, sticky_by: str | None = None, reason: str = "", cause: EventId | None = None
+) -> Endpoint:
+    """Make an endpoint that a model version (NAME@VERSION or NAME@alias) answers alone. Raises Conflict when the name is taken."""
+    ws.require("deploy.write", name)
+    check_name(name, "endpoint")
+    version = read_version(ws, reference)
+    variant, now = variant_of(version), ws.clock.now()
+    route = Route(variants=(variant,), shares={variant.name: 1.0})
+    with ws.catalog.transaction() as tx:
+        row = {"project": ws.project, "name": name, "model": version.name, "sticky_by": sticky_by, "owner": ws.actor.id, "created_at": now}
+        if not insert_new(tx, ENDPOINTS, [row]):
+            raise Conflict(f"endpoint {name!r} is there already; change what answers with: tidemill endpoint rollout {name} {reference}")
+        ws.record(
+            tx,
+            EndpointCreated(endpoint=name, model=version.name, version=version.version),
+            subject=f"endpoint:{name}",
+            reason=reason,
+            cause=cause,
+        )
+        write_route(ws, tx, name, route, reason=reason, cause=cause)
+        return fetch_endpoint(tx, ws.project, name)
+
+
+def list_endpoints(ws: Workspace) -> list[Endpoint]:
+    """Return the endpoints of this project by name."""
+    ws.require("deploy.read")
+    with ws.catalog.reading() as tx:
+        names = tx.execute(select(ENDPOINTS.c.name).where(ENDPOINTS.c.project == ws.project).order_by(ENDPOINTS.c.name)).scalars().all()
+        return [fetch_endpoint(tx, ws.project, name) for name in names]
+
+
+def read_endpoint(ws: Workspace, name: str, *, at: datetime | None = None) -> Endpoint:
+    """Return an endpoint as it is, or as it was at a moment. Raises EndpointNotFound."""
+    ws.require("deploy.read", name)
+    with ws.catalog.reading() as tx:
+        return fetch_endpoint(tx, ws.project, name, at=at)
+
+
+def route_history(ws: Workspace, name: str) -> list[RouteSpan]:
+    """Return every route that an endpoint had, newest first."""
+    ws.require("deploy.read", name)
+    query = select(ROUTES).where(ROUTES.c.project == ws.project, ROUTES.c.endpoint == name).order_by(ROUTES.c.valid_from.desc())
+    with ws.catalog.reading() as tx:
+        return [RouteSpan(**{field: getattr(row, field) for field in RouteSpan.__struct_fields__}) for row in tx.execute(query)]
+
+
+def fetch_endpoint(tx: Connection, project: str, name: str, *, at: datetime | None = None) -> Endpoint:
+    """Return an endpoint, in the caller's transaction. Raises EndpointNotFound."""
+    row: Any = tx.execute(select(ENDPOINTS).where(ENDPOINTS.c.project == project, ENDPOINTS.c.name == name)).one_or_none()
+    held = select(ROUTES.c.route).where(ROUTES.c.project == project, ROUTES.c.endpoint == name, as_of(ROUTES, at))
+    route = tx.execute(held).scalar_one_or_none()
+    if row is None or route is None:
+        known = tx.execute(select(ENDPOINTS.c.name).where(ENDPOINTS.c.project == project).order_by(ENDPOINTS.c.name)).scalars()
+        raise EndpointNotFound(name, list(known))
+    return Endpoint(name=row.name, model=row.model, sticky_by=row.sticky_by, owner=row.owner, created_at=row.created_at, route=route)
+
+
+def write_route(ws: Workspace, tx: Connection, name: str, route: Route, *, reason: str, cause: EventId | None = None) -> None:
+    """Close the route that held and open another, with its event, in the caller's transaction."""
+    now = ws.clock.now()
+    held = (ROUTES.c.project == ws.project) & (ROUTES.c.endpoint == name) & current(ROUTES)
+    before = tx.execute(select(ROUTES.c.valid_from).where(held)).scalar_one_or_none()
+    if before == now:  # changed twice in one moment: the last word counts
+        tx.execute(update(ROUTES).where(held).values(route=route, reason=reason, actor=ws.actor.id))
+    else:
+        tx.execute(update(ROUTES).where(held).values(valid_to=now))
+        row = {"project": ws.project, "endpoint": name, "route": route, "actor": ws.actor.id, "reason": reason, "valid_from": now}
+        tx.execute(insert(ROUTES).values(**row))
+    for variant in route.variants:
+        link(tx, ws.project, source=f"model:{variant.model}@{variant.version}", target=f"endpoint:{name}", relation="deployed", at=now)
+    ws.record(
+        tx,
+        EndpointRouted(endpoint=name, shares=route.shares, shadows=route.shadows),
+        subject=f"endpoint:{name}",
+        reason=reason,
+        cause=cause,
+    )
+    grow_generation(tx)
+
+
+def grow_generation(tx: Connection) -> None:
+    """Note that the data plane has something new to hear of, in the caller's transaction."""
+    insert_new(tx, GENERATIONS, [{"id": 1, "generation": 0}])
+    tx.execute(update(GENERATIONS).values(generation=GENERATIONS.c.generation + 1))
+
+
+def read_generation(tx: Connection) -> int:
+    """Return the generation that the data plane should be at."""
+    return tx.execute(select(GENERATIONS.c.generation)).scalar_one_or_none() or 0
