@@ -142,6 +142,14 @@ def list_keys(ws: Workspace) -> list[ApiKey]:
         return [_key(row) for row in tx.execute(select(API_KEYS).order_by(API_KEYS.c.created_at.desc(), API_KEYS.c.id))]
 
 
+def live_key_hashes(ws: Workspace) -> list[tuple[ApiKey, str]]:
+    """Return the keys that are valid now with the hashes of their secrets: for the data plane, which has no catalog."""
+    ws.require("govern.admin")
+    valid = API_KEYS.c.revoked_at.is_(None) & (API_KEYS.c.expires_at > ws.clock.now())
+    with ws.catalog.reading() as tx:
+        return [(_key(row), row.hash) for row in tx.execute(select(API_KEYS).where(valid).order_by(API_KEYS.c.id))]
+
+
 def authenticate(catalog: Catalog, token: str | None, *, project: str, at: datetime) -> Actor:
     """Return the actor that a token stands for, with the role it has in project. Raises KeyMissing, KeyRefused, NotPermitted."""
     if not token:

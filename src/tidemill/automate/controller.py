@@ -1,0 +1,252 @@
+"""The controller: at each moment does what is due. Publishes routes, judges rollouts, runs monitors, fires rules.
+
+Everything it does is done again without harm: each step first looks at the catalog, so that a controller killed at any point is
+followed by one that goes on. On a simulated clock it says up to which moment it has settled, and when it next has something to do.
+"""
+
+import argparse
+import logging
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import BigInteger, Column, Connection, Table, select
+
+from tidemill.automate import rules
+from tidemill.automate.rules import Due, OnEvent, OnSchedule, RuleFired, RunPipeline, StartRollout
+from tidemill.automate.worker import PIPELINE_JOB
+from tidemill.catalog import jobs
+from tidemill.catalog.events import last_seq, read_events
+from tidemill.catalog.schema import METADATA, Moment, Text, upsert
+from tidemill.core.clock import wait_until
+from tidemill.core.errors import TidemillError
+from tidemill.core.ids import ActorId
+from tidemill.core.process import follow_supervisor, on_stop, start_logging
+from tidemill.core.values import Value
+from tidemill.deploy.evidence import look
+from tidemill.deploy.publish import followed, publish
+from tidemill.deploy.rollouts import Rollout, advance, list_rollouts, start_rollout
+from tidemill.govern.actors import CONTROLLER, PROJECTS, read_actor
+from tidemill.govern.workspace import Workspace, open_workspace
+from tidemill.monitor.service import next_window_end, run_due
+
+LOG = logging.getLogger("tidemill.controller")
+IDLE_S = 0.2
+SIMULATED_IDLE_S = 0.002
+EVENTS_AT_ONCE = 500
+JOBS_S = 3600.0
+
+CONTROLLERS = Table(
+    "controllers",
+    METADATA,
+    Column("project", Text, primary_key=True),
+    Column("cursor", BigInteger, nullable=False),
+    Column("settled_at", Moment, nullable=False),
+    Column("next_due", Moment),
+)
+
+
+class ControllerState(Value, frozen=True, kw_only=True):
+    """How far the controller is: all that was due up to settled_at is done. next_due is when it next has something to do by itself."""
+
+    settled_at: datetime | None
+    next_due: datetime | None
+    behind: int
+    open_jobs: int
+
+
+def read_controller(ws: Workspace) -> ControllerState:
+    """Return how far the controller of this workspace is."""
+    ws.require("automate.read")
+    with ws.catalog.reading() as tx:
+        row = tx.execute(select(CONTROLLERS).where(CONTROLLERS.c.project == ws.project)).one_or_none()
+        behind = last_seq(tx, ws.project) - (row.cursor if row else 0)
+        return ControllerState(
+            settled_at=row.settled_at if row else None,
+            next_due=row.next_due if row else None,
+            behind=behind,
+            open_jobs=jobs.open_count(tx, ws.project),
+        )
+
+
+def tick(ws: Workspace, *, stop: threading.Event | None = None) -> None:
+    """Do all that is due now in this project. On a simulated clock, also wait for the jobs that it started and for what follows of them."""
+    now = ws.clock.now()
+    _publish(ws)
+    run_due(ws, until=now)
+    _judge(ws, now)
+    cursor, since = _cursor(ws)
+    _fire_schedules(ws, since, now)
+    while True:
+        cursor = _fire_events(ws, cursor, now)
+        _publish(ws)
+        if not ws.clock.simulated or not _wait_for_jobs(ws, cursor, stop):
+            break
+    upcoming = next_due(ws, now)
+    with ws.catalog.transaction() as tx:
+        upsert(tx, CONTROLLERS, [{"project": ws.project, "cursor": cursor, "settled_at": now, "next_due": upcoming}])
+
+
+def next_due(ws: Workspace, now: datetime) -> datetime | None:
+    """Return when the controller next has something to do by itself."""
+    with ws.catalog.reading() as tx:
+        active = rules.read_active(tx, ws.project)
+    moments = [rules.next_scheduled(rule.when, now) for rule, _, _ in active if isinstance(rule.when, OnSchedule)]
+    moments += [rollout.next_at for rollout in list_rollouts(ws, state="running")]
+    window_end = next_window_end(ws)
+    return min([*moments, *([window_end] if window_end else [])], default=None)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Control until told to stop: `python -m tidemill.automate.controller --home DIR`."""
+    parser = argparse.ArgumentParser(prog="tidemill-controller")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--supervised", action="store_true")
+    options = parser.parse_args(argv)
+    ws = open_workspace(options.home, actor=CONTROLLER)
+    start_logging(ws.settings.log_level)
+    stopping = threading.Event()
+    on_stop(stopping.set)
+    if options.supervised:
+        follow_supervisor()
+    LOG.info("controlling %s", ws.home)
+    while not stopping.is_set():
+        for project in _projects(ws):
+            mine = ws.acting(ws.actor, project)
+            if _something_to_do(mine):
+                try:
+                    tick(mine, stop=stopping)
+                except Exception:  # the edge of the process: one project's trouble must not stop the others
+                    LOG.exception("tick of project %s failed; trying again", project)
+                    stopping.wait(IDLE_S)
+        stopping.wait(SIMULATED_IDLE_S if ws.clock.simulated else IDLE_S)
+    ws.close()
+    return 0
+
+
+def _something_to_do(ws: Workspace) -> bool:
+    state = read_controller(ws)
+    now = ws.clock.now()
+    if ws.clock.simulated:
+        return state.settled_at is None or state.settled_at < now or state.behind > 0
+    return state.settled_at is None or state.behind > 0 or (state.next_due is not None and state.next_due <= now)
+
+
+def _projects(ws: Workspace) -> list[str]:
+    with ws.catalog.reading() as tx:
+        return list(tx.execute(select(PROJECTS.c.name).order_by(PROJECTS.c.name)).scalars())
+
+
+def _publish(ws: Workspace) -> None:
+    generation = publish(ws)
+    if ws.clock.simulated and not followed(ws, generation):
+        LOG.warning("serving workers did not reach generation %d in time", generation)
+
+
+def _judge(ws: Workspace, now: datetime) -> None:
+    for rollout in list_rollouts(ws, state="running"):
+        if rollout.next_at <= now:
+            after, decision = advance(ws, rollout, lambda seen: look(ws, seen))
+            LOG.info("rollout %s of %s: %s, %s (%s)", after.id, after.challenger.name, decision.action, decision.reason, after.state)
+            _publish(ws)
+
+
+def _cursor(ws: Workspace) -> tuple[int, datetime | None]:
+    with ws.catalog.reading() as tx:
+        row = tx.execute(select(CONTROLLERS.c.cursor, CONTROLLERS.c.settled_at).where(CONTROLLERS.c.project == ws.project)).one_or_none()
+    return (row.cursor, row.settled_at) if row else (0, None)
+
+
+def _fire_schedules(ws: Workspace, since: datetime | None, now: datetime) -> None:
+    with ws.catalog.reading() as tx:
+        active = rules.read_active(tx, ws.project)
+    for rule, actor, known_since in active:
+        if isinstance(rule.when, OnSchedule):
+            moment = rules.scheduled(rule.when, after=max(since or known_since, known_since), until=now)
+            if moment is not None:
+                _act(ws, Due(rule=rule, trigger=f"schedule:{moment.isoformat()}", event=None), ActorId(actor), now)
+
+
+def _fire_events(ws: Workspace, cursor: int, now: datetime) -> int:
+    with ws.catalog.reading() as tx:
+        active = rules.read_active(tx, ws.project)
+    while True:
+        with ws.catalog.reading() as tx:
+            found = read_events(tx, ws.project, after=cursor, limit=EVENTS_AT_ONCE)
+        for event in found:
+            for rule, actor, since in active:
+                if isinstance(rule.when, OnEvent) and event.at >= since and rules.matches(rule.when, event):
+                    _act(ws, Due(rule=rule, trigger=event.id, event=event), ActorId(actor), now)
+            cursor = event.seq
+        if not found:
+            return cursor
+
+
+def _act(ws: Workspace, due: Due, actor: ActorId, now: datetime) -> None:
+    with ws.catalog.reading() as tx:
+        own = ws.acting(read_actor(tx, actor, project=ws.project), ws.project)
+        last = rules.last_of_group(tx, ws.project, due.rule)
+    if last is not None and due.rule.cooldown > timedelta(0) and now < last + due.rule.cooldown:
+        with own.catalog.transaction() as tx:
+            if rules.claim_firing(tx, own.project, due, at=now):
+                message = f"a rule of its group acted at {last:%Y-%m-%d %H:%M}; it rests for {due.rule.cooldown}"
+                rules.note_outcome(tx, own.project, due, outcome="cooling", message=message)
+        return
+    if isinstance(due.rule.do, RunPipeline):
+        _run_pipeline(own, due, due.rule.do, now)
+    else:
+        _start_rollout(own, due, due.rule.do, now)
+
+
+def _run_pipeline(ws: Workspace, due: Due, action: RunPipeline, now: datetime) -> None:
+    ws.require("pipelines.write", action.pipeline)
+    with ws.catalog.transaction() as tx:
+        if not rules.claim_firing(tx, ws.project, due, at=now):
+            return
+        message = f"pipeline {action.pipeline} was asked for"
+        _note(ws, tx, due, outcome="done", message=message)
+        args = {"pipeline": action.pipeline, "params": action.params}
+        key = f"{due.rule.name}:{due.trigger}"
+        jobs.enqueue(tx, project=ws.project, kind=PIPELINE_JOB, args=args, actor=ws.actor.id, at=now, key=key, cause=rules.cause_of(due))
+
+
+def _start_rollout(ws: Workspace, due: Due, action: StartRollout, now: datetime) -> None:
+    if due.event is None or "version" not in due.event.body:
+        outcome, message = "refused", "the event names no model version to roll out"
+    else:
+        model, version = due.event.body["name"], due.event.body["version"]
+        already = any(_is_for(rollout, version, due.event.at) for rollout in list_rollouts(ws, endpoint=action.endpoint, limit=20))
+        try:
+            if not already:
+                reason = due.rule.reason or f"rule {due.rule.name}"
+                start_rollout(ws, action.endpoint, f"{model}@{version}", plan=action.plan, reason=reason, cause=due.event.id)
+            outcome, message = "done", f"rollout of {model}@{version} started"
+        except TidemillError as error:
+            outcome, message = "refused", str(error)
+    with ws.catalog.transaction() as tx:
+        if rules.claim_firing(tx, ws.project, due, at=now):
+            _note(ws, tx, due, outcome=outcome, message=message)
+
+
+def _note(ws: Workspace, tx: Connection, due: Due, *, outcome: str, message: str) -> None:
+    rules.note_outcome(tx, ws.project, due, outcome=outcome, message=message)
+    event = RuleFired(rule=due.rule.name, trigger=due.trigger, outcome=outcome, message=message)
+    ws.record(tx, event, subject=f"rule:{due.rule.name}", reason=due.rule.reason, cause=rules.cause_of(due))
+
+
+def _wait_for_jobs(ws: Workspace, cursor: int, stop: threading.Event | None) -> bool:
+    """Wait for open jobs; return whether anything has happened that rules have not seen yet."""
+
+    def quiet() -> bool:
+        with ws.catalog.reading() as tx:
+            return (stop is not None and stop.is_set()) or jobs.open_count(tx, ws.project) == 0
+
+    if stop is not None and stop.is_set():
+        return False
+    wait_until(quiet, timeout_s=JOBS_S, every_s=0.01)
+    with ws.catalog.reading() as tx:
+        return last_seq(tx, ws.project) > cursor
+
+
+def _is_for(rollout: Rollout, version: int, since: datetime) -> bool:
+    return rollout.challenger.version == version and rollout.started_at >= since
