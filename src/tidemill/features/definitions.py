@@ -1,0 +1,382 @@
+"""Versions of feature views and services. Owns their tables. A changed definition is a new version; the old ones stay for who pins them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Column, Connection, Integer, PrimaryKeyConstraint, Table, func, insert, select
+
+from tidemill.catalog.events import EventBody
+from tidemill.catalog.lineage import link
+from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text
+from tidemill.core.codec import plain
+from tidemill.core.digest import digest_value
+from tidemill.core.errors import Invalid, NotFound
+from tidemill.core.ids import Digest
+from tidemill.core.values import Value
+from tidemill.datasets.versions import read_version
+from tidemill.features.online import KeyKind, ReadPlan, ViewPlan
+from tidemill.features.views import FeatureService, FeatureView, check_source, expand
+from tidemill.govern.workspace import Workspace
+from tidemill.store.online import NAMESPACE_BYTES
+
+Action = Literal["create", "change", "keep"]
+
+
+class KeyKinds(Value, frozen=True, kw_only=True):
+    """The types of a view's join keys and event key, as its source had them when the view was applied."""
+
+    entity: tuple[KeyKind, ...]
+    event_key: KeyKind | None = None
+
+
+FEATURE_VIEWS = Table(
+    "feature_views",
+    METADATA,
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("definition", JsonValue(FeatureView), nullable=False),
+    Column("keys", JsonValue(KeyKinds), nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("actor", Text, nullable=False),
+    PrimaryKeyConstraint("project", "name", "version"),
+)
+
+FEATURE_SERVICES = Table(
+    "feature_services",
+    METADATA,
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("definition", JsonValue(FeatureService), nullable=False),
+    Column("views", JsonValue(dict[str, int]), nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("actor", Text, nullable=False),
+    PrimaryKeyConstraint("project", "name", "version"),
+)
+
+
+class ViewVersion(Value, frozen=True, kw_only=True):
+    """One version of a feature view as applied."""
+
+    name: str
+    version: int
+    definition: FeatureView
+    keys: KeyKinds
+    digest: Digest
+    created_at: datetime
+    actor: str
+
+    @property
+    def node(self) -> str:
+        """The name of this version in lineage."""
+        return f"view:{self.name}@{self.version}"
+
+
+class ServiceVersion(Value, frozen=True, kw_only=True):
+    """One version of a feature service, with the view versions that it stands on."""
+
+    name: str
+    version: int
+    definition: FeatureService
+    views: tuple[ViewVersion, ...]
+    digest: Digest
+    created_at: datetime
+    actor: str
+
+    @property
+    def node(self) -> str:
+        """The name of this version in lineage."""
+        return f"service:{self.name}@{self.version}"
+
+    @property
+    def reference(self) -> str:
+        """The text by which models pin it: `delay@2`."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of its features, in order."""
+        return tuple(feature.name for _, feature in expand(self.definition, {view.name: view.definition for view in self.views}))
+
+
+class DefinitionChange(Value, frozen=True, kw_only=True):
+    """What applying would do to one definition: its version afterwards, and the fields that differ."""
+
+    kind: Literal["view", "service"]
+    name: str
+    action: Action
+    version: int
+    what: tuple[str, ...] = ()
+
+
+class FeaturePlan(Value, frozen=True, kw_only=True):
+    """What applying definitions would change."""
+
+    changes: tuple[DefinitionChange, ...]
+
+    @property
+    def changed(self) -> bool:
+        return any(change.action != "keep" for change in self.changes)
+
+
+class FeaturesApplied(EventBody, frozen=True, kw_only=True, tag="features.applied"):
+    """Feature definitions got new versions: references like `delay@2`."""
+
+    views: tuple[str, ...]
+    services: tuple[str, ...]
+
+
+class DefinitionNotFound(NotFound):
+    """No feature view or service, or no version of it, by that reference."""
+
+    def __init__(self, kind: str, reference: str, known: Sequence[str]) -> None:
+        self.kind, self.reference, self.known = kind, reference, tuple(known)
+        super().__init__(
+            f"there is no feature {kind} {reference!r} (there are: {', '.join(known) or 'none'}); define it with: tidemill features apply"
+        )
+
+
+def plan(ws: Workspace, views: Sequence[FeatureView], services: Sequence[FeatureService] = ()) -> FeaturePlan:
+    """Return what `apply` would do, without doing it. Raises Invalid for a definition that does not fit its source."""
+    ws.require("features.read")
+    sources = _check(ws, views)
+    with ws.catalog.reading() as tx:
+        return FeaturePlan(changes=_decide(tx, ws.project, views, services, sources))
+
+
+def apply(ws: Workspace, views: Sequence[FeatureView], services: Sequence[FeatureService] = (), *, reason: str = "") -> FeaturePlan:
+    """Give each new or changed definition its next version; return what was done. Doing it again changes nothing.
+
+    A service also gets a new version when a view of it does. Views that are not named stay as they are. Raises Invalid.
+    """
+    ws.require("features.write")
+    sources = _check(ws, views)
+    now = ws.clock.now()
+    with ws.catalog.transaction() as tx:
+        changes = _decide(tx, ws.project, views, services, sources)
+        fresh = {(change.kind, change.name): change.version for change in changes if change.action != "keep"}
+        for view in views:
+            if version := fresh.get(("view", view.name)):
+                _write_view(tx, ws, view, sources[view.name], version, now)
+        known = _newest_views(tx, ws.project)
+        for service in services:
+            if version := fresh.get(("service", service.name)):
+                _write_service(tx, ws, service, known, version, now)
+        if fresh:
+            done = {
+                kind: tuple(f"{name}@{version}" for (which, name), version in fresh.items() if which == kind)
+                for kind in ("view", "service")
+            }
+            ws.record(tx, FeaturesApplied(views=done["view"], services=done["service"]), subject="features", reason=reason)
+    return FeaturePlan(changes=changes)
+
+
+def read_view(ws: Workspace, reference: str) -> ViewVersion:
+    """Return the version that `NAME@2` names, for `NAME` the newest. Raises DefinitionNotFound."""
+    ws.require("features.read", reference)
+    with ws.catalog.reading() as tx:
+        return _view(_read(tx, FEATURE_VIEWS, "view", ws.project, reference))
+
+
+def read_service(ws: Workspace, reference: str) -> ServiceVersion:
+    """Return the version that `NAME@2` names, for `NAME` the newest, with its views. Raises DefinitionNotFound."""
+    ws.require("features.read", reference)
+    with ws.catalog.reading() as tx:
+        row = _read(tx, FEATURE_SERVICES, "service", ws.project, reference)
+        views = [_view(_read(tx, FEATURE_VIEWS, "view", ws.project, f"{name}@{row.views[name]}")) for name in row.definition.views]
+    return _service(row, views)
+
+
+def list_views(ws: Workspace) -> list[ViewVersion]:
+    """Return the newest version of each feature view, by name."""
+    ws.require("features.read")
+    with ws.catalog.reading() as tx:
+        return sorted(_newest_views(tx, ws.project).values(), key=lambda view: view.name)
+
+
+def list_services(ws: Workspace) -> list[ServiceVersion]:
+    """Return the newest version of each feature service, by name."""
+    ws.require("features.read")
+    with ws.catalog.reading() as tx:
+        names = tx.execute(select(FEATURE_SERVICES.c.name).where(FEATURE_SERVICES.c.project == ws.project).distinct()).scalars().all()
+    return [read_service(ws, name) for name in sorted(names)]
+
+
+def compile_plan(ws: Workspace, service: str) -> ReadPlan:
+    """Return what the data plane needs to look a service's features up (`NAME` or `NAME@V`). Raises DefinitionNotFound."""
+    found = read_service(ws, service)
+    pairs = expand(found.definition, {view.name: view.definition for view in found.views})
+    views = []
+    for view in found.views:
+        wanted = tuple(feature.name for each, feature in pairs if each.name == view.name)
+        views.append(view_plan(ws.project, view, wanted=wanted))
+    return ReadPlan(project=ws.project, service=found.name, version=found.version, views=tuple(views), features=found.feature_names)
+
+
+def view_plan(project: str, view: ViewVersion, *, wanted: Sequence[str] | None = None) -> ViewPlan:
+    """Return one view version as the data plane needs it. Each version has its own place online, so that pinned models are not moved."""
+    namespace = f"features/{project}/{view.name}@{view.version}"
+    if len(namespace.encode()) > NAMESPACE_BYTES:
+        namespace = f"features/{digest_value([project, view.name, view.version])}"
+    return ViewPlan(
+        view=view.definition,
+        version=view.version,
+        namespace=namespace,
+        key_kinds=view.keys.entity,
+        event_key_kind=view.keys.event_key,
+        wanted=tuple(wanted) if wanted is not None else tuple(feature.name for feature in view.definition.features),
+    )
+
+
+class _Source(Value, frozen=True, kw_only=True):
+    """What a view stands on: the dataset version that it was held against, and the types of its keys there."""
+
+    node: str
+    keys: KeyKinds
+
+
+def _check(ws: Workspace, views: Sequence[FeatureView]) -> dict[str, _Source]:
+    """Hold definitions against the newest versions of their sources. Raises Invalid."""
+    names = [view.name for view in views]
+    if len(set(names)) != len(names):
+        raise Invalid(f"feature view {next(name for name in names if names.count(name) > 1)!r} is defined twice")
+    found = {}
+    for view in views:
+        source = read_version(ws, view.source)
+        columns = source.columns
+        check_source(view, columns)
+        kinds = tuple(_kind(columns[name]) for name in view.entity)
+        event_key = _kind(columns[view.event_key]) if view.event_key is not None else None
+        found[view.name] = _Source(node=source.node, keys=KeyKinds(entity=kinds, event_key=event_key))
+    return found
+
+
+def _kind(arrow_type: str) -> KeyKind:
+    return "long" if arrow_type.startswith(("int", "uint")) else "string"
+
+
+def _decide(
+    tx: Connection, project: str, views: Sequence[FeatureView], services: Sequence[FeatureService], sources: Mapping[str, _Source]
+) -> tuple[DefinitionChange, ...]:
+    before = _newest_views(tx, project)
+    changes = []
+    versions = {name: view.version for name, view in before.items()}
+    known = {name: view.definition for name, view in before.items()}
+    for view in views:
+        old = before.get(view.name)
+        known[view.name] = view
+        if old is not None and old.digest == digest_value([view, sources[view.name].keys]):
+            changes.append(DefinitionChange(kind="view", name=view.name, action="keep", version=old.version))
+            continue
+        versions[view.name] = old.version + 1 if old is not None else 1
+        what = _fields_that_differ(old.definition, view) or ("types of its keys",) if old is not None else ()
+        changes.append(
+            DefinitionChange(kind="view", name=view.name, action="change" if old else "create", version=versions[view.name], what=what)
+        )
+    for service in services:
+        expand(service, known)
+        row = _newest_row(tx, FEATURE_SERVICES, project, service.name)
+        pins = {name: versions[name] for name in service.views}
+        if row is not None and row.digest == digest_value([service, pins]):
+            changes.append(DefinitionChange(kind="service", name=service.name, action="keep", version=row.version))
+            continue
+        moved: tuple[str, ...] = ()
+        if row is not None:
+            moved = tuple(f"view {name} is now version {version}" for name, version in pins.items() if row.views.get(name) != version)
+            moved += _fields_that_differ(row.definition, service)
+        version = row.version + 1 if row is not None else 1
+        action: Action = "change" if row is not None else "create"
+        changes.append(DefinitionChange(kind="service", name=service.name, action=action, version=version, what=moved))
+    return tuple(changes)
+
+
+def _fields_that_differ(old: FeatureView | FeatureService, new: FeatureView | FeatureService) -> tuple[str, ...]:
+    """Name the fields that differ; among features name the features."""
+    before, after = plain(old), plain(new)
+    what = []
+    for field in before:
+        if before[field] == after[field]:
+            continue
+        if field == "features" and isinstance(old, FeatureView) and isinstance(new, FeatureView):
+            mine, theirs = ({feature.name: feature for feature in each.features} for each in (old, new))
+            names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+            what.append(f"features: {', '.join(names)}" if names else "features: their order")
+        else:
+            what.append(field)
+    return tuple(what)
+
+
+def _write_view(tx: Connection, ws: Workspace, view: FeatureView, source: _Source, version: int, now: datetime) -> None:
+    row = {"definition": view, "keys": source.keys, "digest": digest_value([view, source.keys]), "created_at": now, "actor": ws.actor.id}
+    tx.execute(insert(FEATURE_VIEWS).values(project=ws.project, name=view.name, version=version, **row))
+    link(tx, ws.project, source=source.node, target=f"view:{view.name}@{version}", relation="defined on", at=now)
+    if version > 1:
+        link(tx, ws.project, source=f"view:{view.name}@{version - 1}", target=f"view:{view.name}@{version}", relation="succeeded", at=now)
+
+
+def _write_service(
+    tx: Connection, ws: Workspace, service: FeatureService, views: Mapping[str, ViewVersion], version: int, now: datetime
+) -> None:
+    pins = {name: views[name].version for name in service.views}
+    row = {"definition": service, "views": pins, "digest": digest_value([service, pins]), "created_at": now, "actor": ws.actor.id}
+    tx.execute(insert(FEATURE_SERVICES).values(project=ws.project, name=service.name, version=version, **row))
+    node = f"service:{service.name}@{version}"
+    for name in service.views:
+        link(tx, ws.project, source=views[name].node, target=node, relation="part of", at=now)
+    if version > 1:
+        link(tx, ws.project, source=f"service:{service.name}@{version - 1}", target=node, relation="succeeded", at=now)
+
+
+def _newest_views(tx: Connection, project: str) -> dict[str, ViewVersion]:
+    newest = (
+        select(FEATURE_VIEWS.c.name, func.max(FEATURE_VIEWS.c.version).label("version"))
+        .where(FEATURE_VIEWS.c.project == project)
+        .group_by(FEATURE_VIEWS.c.name)
+        .subquery()
+    )
+    rows = tx.execute(
+        select(FEATURE_VIEWS)
+        .join(newest, (FEATURE_VIEWS.c.name == newest.c.name) & (FEATURE_VIEWS.c.version == newest.c.version))
+        .where(FEATURE_VIEWS.c.project == project)
+    )
+    return {row.name: _view(row) for row in rows}
+
+
+def _newest_row(tx: Connection, table: Table, project: str, name: str) -> Any:
+    mine = select(table).where(table.c.project == project, table.c.name == name)
+    return tx.execute(mine.order_by(table.c.version.desc()).limit(1)).one_or_none()
+
+
+def _read(tx: Connection, table: Table, kind: str, project: str, reference: str) -> Any:
+    name, _, version = reference.partition("@")
+    row = None
+    if not version:
+        row = _newest_row(tx, table, project, name)
+    elif version.isdecimal():
+        row = tx.execute(
+            select(table).where(table.c.project == project, table.c.name == name, table.c.version == int(version))
+        ).one_or_none()
+    if row is None:
+        known = tx.execute(select(table.c.name).where(table.c.project == project).distinct().order_by(table.c.name)).scalars().all()
+        raise DefinitionNotFound(kind, reference, known)
+    return row
+
+
+def _view(row: Any) -> ViewVersion:
+    return ViewVersion(**{name: getattr(row, name) for name in ViewVersion.__struct_fields__})
+
+
+def _service(row: Any, views: Sequence[ViewVersion]) -> ServiceVersion:
+    return ServiceVersion(
+        name=row.name,
+        version=row.version,
+        definition=row.definition,
+        views=tuple(views),
+        digest=row.digest,
+        created_at=row.created_at,
+        actor=row.actor,
+    )

@@ -1,0 +1,387 @@
+"""Feature values as of a moment from the online store, and pushing events into it. Knows no catalog: a plan carries all it needs.
+
+For aggregations the store keeps, per entity, the raw events of the longest window, not running totals: so a read is exact at
+its moment, a late or repeated event does no harm, and the arithmetic is the one of `history`, bit for bit. For latest values it
+keeps the events that may still be the latest one. Reads are exact at every moment from the `now` of the last push on; one case
+excepted: when the latest event of an entity is corrected to another time, its forerunner is gone until a newer event comes.
+"""
+
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidemill.core.clock import micros, parse_moment
+from tidemill.core.codec import pack, unpack
+from tidemill.core.errors import Corrupt, Invalid
+from tidemill.core.values import Value
+from tidemill.features.views import FeatureView, aggregation_of
+from tidemill.features.windows import Floats, Ints, canonical_order, summarise
+from tidemill.store.online import KEY_BYTES, OnlineStore
+
+KeyKind = Literal["string", "long"]
+Column = Sequence[Any] | NDArray[Any]
+Columns = Mapping[str, Column]
+
+_HEADER = struct.Struct("<BBHI")  # form, 1 when events carry key hashes, number of columns, number of events
+_FORM = 1
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class ViewPlan(Value, frozen=True, kw_only=True):
+    """One version of a view as the data plane needs it: the definition, where its values lie, the types of its join keys.
+
+    wanted: the features to read, in order; a push stores what all features need.
+    """
+
+    view: FeatureView
+    version: int
+    namespace: str
+    key_kinds: tuple[KeyKind, ...]
+    event_key_kind: KeyKind | None = None
+    wanted: tuple[str, ...]
+
+
+class ReadPlan(Value, frozen=True, kw_only=True):
+    """One version of a feature service, compiled: what to look up for a row, and in which order the features come out."""
+
+    project: str
+    service: str
+    version: int
+    views: tuple[ViewPlan, ...]
+    features: tuple[str, ...]
+
+    @property
+    def entity(self) -> tuple[str, ...]:
+        """All join keys that a row must bring, each once."""
+        return tuple(dict.fromkeys(name for plan in self.views for name in plan.view.entity))
+
+    def read(self, online: OnlineStore, keys: Columns, at: datetime) -> dict[str, NDArray[Any]]:
+        """Return the features of rows as of a moment. To read again and again make one `FeatureReader`."""
+        return FeatureReader(self, online).read(keys, at)
+
+
+class Pushed(Value, frozen=True, kw_only=True):
+    """Outcome of a push: events stored (also those that replaced an equal key), and rows without a time or a join key."""
+
+    stored: int
+    skipped: int
+
+
+class FeatureReader:
+    """Reads one plan's features from one store. Built once, then fast; safe from several threads."""
+
+    def __init__(self, plan: ReadPlan, online: OnlineStore) -> None:
+        self.plan = plan
+        self._online = online
+        self._views: list[_WindowReader | _LatestReader] = [
+            _WindowReader(view) if view.view.windowed else _LatestReader(view) for view in plan.views
+        ]
+
+    def read(self, keys: Columns, at: datetime) -> dict[str, NDArray[Any]]:
+        """Return each feature as an array of one value a row, in the plan's order.
+
+        keys: one column per join key, of equal length; None in it means "nobody". Numbers come as float64 (NaN is missing), text
+        as object arrays (None is missing). Raises Invalid for a missing or ill-typed join key.
+        """
+        moment = micros(at)
+        found: dict[str, NDArray[Any]] = {}
+        entities: dict[tuple[tuple[str, ...], tuple[KeyKind, ...]], tuple[list[bytes], Ints]] = {}
+        for view in self._views:
+            entity = (view.plan.view.entity, view.plan.key_kinds)
+            if entity not in entities:
+                entities[entity] = _distinct_keys(view.plan, keys)
+            distinct, places = entities[entity]
+            blobs = self._online.get_many(view.plan.namespace, distinct) if distinct else []
+            # One more entity at the end, without events, stands for "nobody".
+            for name, values in view.values([*blobs, None], moment).items():
+                found[name] = values[places]
+        return {name: found[name] for name in self.plan.features}
+
+
+def push(online: OnlineStore, plan: ViewPlan, rows: Columns, *, now: datetime) -> Pushed:
+    """Store events of a view: columns of equal length by name, as in the view's source. Pushing them again changes nothing.
+
+    Times are aware datetimes or RFC 3339 text. Rows without a time or a join key are skipped. What no read from `now` on could
+    see is let go. With an event key, the last row pushed for it and its entity counts. Atomic per push. Raises Invalid for a
+    missing or ill-typed column.
+    """
+    view = plan.view
+    needed = [*view.entity, view.event_timestamp, *view.columns, *([view.event_key] if view.event_key else [])]
+    missing = [name for name in needed if name not in rows]
+    if missing:
+        raise Invalid(f"rows pushed to feature view {view.name!r} have no column {', '.join(missing)} (they have: {', '.join(rows)})")
+    if len({len(rows[name]) for name in needed}) > 1:
+        raise Invalid(f"columns pushed to feature view {view.name!r} differ in length; expected one value a row in each")
+    times = [_moment(view, value) for value in _plain(rows[view.event_timestamp])]
+    entities = [_entity_key(plan, parts) for parts in zip(*(_plain(rows[name]) for name in view.entity), strict=True)]
+    groups: dict[bytes, list[int]] = {}
+    for row, (entity, time) in enumerate(zip(entities, times, strict=True)):
+        if entity is not None and time is not None:
+            groups.setdefault(entity, []).append(row)
+    stored = sum(map(len, groups.values()))
+    if groups:
+        merge = _window_merge(plan, rows, times, micros(now)) if view.windowed else _latest_merge(plan, rows, times, micros(now))
+        names = list(groups)
+        online.update_many(
+            plan.namespace, names, lambda blobs: [merge(blob, groups[name]) for blob, name in zip(blobs, names, strict=True)]
+        )
+    return Pushed(stored=stored, skipped=len(times) - stored)
+
+
+class _Events(Value, frozen=True, kw_only=True):
+    """The stored form of latest values: events by time and key, each (time, event key, values)."""
+
+    e: list[tuple[int, bytes, list[float | str | None]]]
+
+
+class _LatestReader:
+    """Reads a view of latest values."""
+
+    def __init__(self, plan: ViewPlan) -> None:
+        self.plan = plan
+        columns = plan.view.columns
+        features = [plan.view.feature(name) for name in plan.wanted]
+        self._wanted = [(feature, columns.index(str(feature.reads))) for feature in features]
+        self._ttl = plan.view.ttl // _MICROSECOND if plan.view.ttl is not None else None
+
+    def values(self, blobs: Sequence[bytes | None], moment: int) -> dict[str, NDArray[Any]]:
+        rows = [self._row(blob, moment) for blob in blobs]
+        found: dict[str, NDArray[Any]] = {}
+        for feature, place in self._wanted:
+            if feature.kind == "double":
+                found[feature.name] = np.array([np.nan if row is None or row[place] is None else row[place] for row in rows], np.float64)
+            else:
+                found[feature.name] = np.array([None if row is None else row[place] for row in rows], dtype=object)
+        return found
+
+    def _row(self, blob: bytes | None, moment: int) -> list[float | str | None] | None:
+        if blob is None:
+            return None
+        for time, _, values in reversed(unpack(blob, _Events).e):
+            if time <= moment:
+                return values if self._ttl is None or time > moment - self._ttl else None
+        return None
+
+
+class _WindowReader:
+    """Reads a view of aggregations."""
+
+    def __init__(self, plan: ViewPlan) -> None:
+        self.plan = plan
+        self._columns = plan.view.columns
+        self._longest = _longest(plan.view)
+        wanted = [(name, aggregation_of(plan.view.feature(name))) for name in plan.wanted]
+        # Longest first, so that spans of one entity come in ascending order of their starts.
+        self._windows = np.array(sorted({each.window // _MICROSECOND for _, each in wanted}, reverse=True), dtype=np.int64)
+        self._wanted = [
+            (name, each.function, each.column, int(np.flatnonzero(self._windows == each.window // _MICROSECOND)[0]))
+            for name, each in wanted
+        ]
+        self._summaries = list(dict.fromkeys((function, column) for _, function, column, _ in self._wanted))
+
+    def values(self, blobs: Sequence[bytes | None], moment: int) -> dict[str, NDArray[Any]]:
+        parts = [_decode(blob, len(self._columns)) if blob is not None else None for blob in blobs]
+        sizes = np.array([part.times.size if part is not None else 0 for part in parts], dtype=np.int64)
+        there = [part for part in parts if part is not None]
+        times = np.concatenate([part.times for part in there]) if there else np.empty(0, dtype=np.int64)
+        values = np.concatenate([part.values for part in there], axis=1) if there else np.empty((len(self._columns), 0))
+        starts, ends = self._spans(times, sizes, moment)
+        shape = (len(blobs), self._windows.size)
+        summaries = {
+            (function, column): summarise(
+                function, values[self._columns.index(column)] if column is not None else None, starts, ends
+            ).reshape(shape)
+            for function, column in self._summaries
+        }
+        return {name: summaries[function, column][:, window] for name, function, column, window in self._wanted}
+
+    def _spans(self, times: Ints, sizes: Ints, moment: int) -> tuple[Ints, Ints]:
+        """Return where each window of each entity starts and ends among all events laid end to end."""
+        # Times relative to the longest window's start, cut to it, so that entity and time fit one ascending integer.
+        width = self._longest + 2
+        offsets = np.arange(sizes.size, dtype=np.int64) * width
+        keys = np.clip(times - (moment - self._longest), 0, self._longest + 1) + np.repeat(offsets, sizes)
+        cuts = np.append(self._longest - self._windows, self._longest)
+        places = np.searchsorted(keys, offsets[:, None] + cuts, side="right")
+        ends = np.broadcast_to(places[:, -1:], places[:, :-1].shape)
+        return places[:, :-1].ravel(), ends.ravel()
+
+
+class _Packed:
+    """The stored events of one entity in summing order: times (n,), values (columns, n), hashes of event keys (n,) if any."""
+
+    __slots__ = ("hashes", "times", "values")
+
+    def __init__(self, times: Ints, values: Floats, hashes: Ints | None) -> None:
+        self.times, self.values, self.hashes = times, values, hashes
+
+
+def _decode(blob: bytes, columns: int) -> _Packed:
+    form, keyed, width, count = _HEADER.unpack_from(blob)
+    if form != _FORM or width != columns or len(blob) != _HEADER.size + 8 * count * (1 + width + keyed):
+        raise Corrupt(f"a stored window of events is not what was stored: form {form}, {width} columns, {len(blob)} bytes")
+    words = np.frombuffer(blob, dtype="<i8", offset=_HEADER.size)
+    values = words[count : count * (1 + width)].view("<f8").reshape(width, count)
+    return _Packed(words[:count], values, words[count * (1 + width) :] if keyed else None)
+
+
+def _encode(events: _Packed) -> bytes:
+    hashes = events.hashes.tobytes() if events.hashes is not None else b""
+    header = _HEADER.pack(_FORM, events.hashes is not None, events.values.shape[0], events.times.size)
+    return b"".join([header, events.times.tobytes(), events.values.tobytes(), hashes])
+
+
+def _window_merge(plan: ViewPlan, rows: Columns, times: list[int | None], now: int) -> Callable[[bytes | None, list[int]], bytes | None]:
+    view = plan.view
+    columns = [_numbers(view, name, rows[name]) for name in view.columns]
+    moments = np.array([0 if time is None else time for time in times], dtype=np.int64)
+    hashes = _hashes(plan, rows)
+    cutoff = now - _longest(view)
+
+    def merge(blob: bytes | None, places: list[int]) -> bytes | None:
+        new = _Packed(moments[places], np.array([column[places] for column in columns]).reshape(len(columns), len(places)), None)
+        if hashes is not None:
+            new.hashes = hashes[places]
+        if blob is not None:
+            old = _decode(blob, len(columns))
+            new = _Packed(
+                np.concatenate([old.times, new.times]),
+                np.concatenate([old.values, new.values], axis=1),
+                np.concatenate([old.hashes, new.hashes]) if old.hashes is not None and new.hashes is not None else None,
+            )
+        kept = _tidy(new, cutoff, added=len(places))
+        return _encode(kept) if kept.times.size else None
+
+    return merge
+
+
+def _tidy(events: _Packed, cutoff: int, *, added: int) -> _Packed:
+    """Return events without what is too old or was replaced, in summing order. The last `added` are new, the others in order."""
+    keep = events.times > cutoff
+    if events.hashes is not None:
+        count = events.times.size
+        for place in range(count - added, count):
+            same = events.hashes[:place] == events.hashes[place]
+            if same.any():
+                keep[:place] &= ~same
+    if not keep.all():
+        hashes = events.hashes[keep] if events.hashes is not None else None
+        events = _Packed(events.times[keep], events.values[:, keep], hashes)
+    if (events.times[1:] > events.times[:-1]).all():
+        return events
+    order = canonical_order(events.times, list(events.values))
+    return _Packed(events.times[order], events.values[:, order], events.hashes[order] if events.hashes is not None else None)
+
+
+def _latest_merge(plan: ViewPlan, rows: Columns, times: list[int | None], now: int) -> Callable[[bytes | None, list[int]], bytes | None]:
+    view = plan.view
+    columns = [_latest_values(view, name, rows[name]) for name in view.columns]
+    keys = _key_bytes(plan, rows)
+
+    def merge(blob: bytes | None, places: list[int]) -> bytes | None:
+        events = list(unpack(blob, _Events).e) if blob is not None else []
+        for row in places:
+            key = keys[row] if keys is not None else b""
+            if keys is not None:
+                events = [event for event in events if event[1] != key]
+            events.append((times[row] or 0, key, [column[row] for column in columns]))
+        events.sort(key=lambda event: event[:2])
+        # Of those up to now only the last can still be the latest one; those after now will be in their turn.
+        past = sum(event[0] <= now for event in events)
+        return pack(_Events(e=events[max(0, past - 1) :]))
+
+    return merge
+
+
+def _distinct_keys(plan: ViewPlan, keys: Columns) -> tuple[list[bytes], Ints]:
+    """Return the distinct entities of rows, and for each row the place of its own; the place after the last is nobody's."""
+    absent = [name for name in plan.view.entity if name not in keys]
+    if absent:
+        raise Invalid(f"rows lack join key {', '.join(absent)}, which feature view {plan.view.name!r} needs (they have: {', '.join(keys)})")
+    columns = [_plain(keys[name]) for name in plan.view.entity]
+    if len({len(column) for column in columns}) > 1:
+        raise Invalid(f"join keys of feature view {plan.view.name!r} differ in length; expected one value a row in each")
+    known: dict[tuple[Any, ...], int] = {}
+    rows = [known.setdefault(parts, len(known)) for parts in zip(*columns, strict=True)]
+    found: list[bytes] = []
+    places = np.empty(len(known) or 1, dtype=np.int64)
+    for number, parts in enumerate(known):
+        encoded = _entity_key(plan, parts)
+        places[number] = -1 if encoded is None else len(found)
+        if encoded is not None:
+            found.append(encoded)
+    return found, places[np.array(rows, dtype=np.int64)]
+
+
+def _entity_key(plan: ViewPlan, parts: tuple[Any, ...]) -> bytes | None:
+    """Return the stored key of an entity, None when a part of it is missing. Long ones are stored under their hash."""
+    if None in parts:
+        return None
+    key = pack([_typed_key(plan.view, *each) for each in zip(plan.view.entity, plan.key_kinds, parts, strict=True)])
+    return key if len(key) <= KEY_BYTES else b"\xff" + hashlib.blake2b(key).digest()
+
+
+def _typed_key(view: FeatureView, name: str, kind: KeyKind, value: Any) -> str | int:
+    if kind == "string" and isinstance(value, str):
+        return value
+    if kind == "long" and isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return value
+    expected = "text" if kind == "string" else "a whole number"
+    raise Invalid(f"key {name!r} of feature view {view.name!r} is {value!r}; expected {expected}")
+
+
+def _key_bytes(plan: ViewPlan, rows: Columns) -> list[bytes] | None:
+    """Return event keys as bytes that sort as the keys do."""
+    name, kind = plan.view.event_key, plan.event_key_kind
+    if name is None or kind is None:
+        return None
+    keys = [_typed_key(plan.view, name, kind, value) for value in _plain(rows[name])]
+    return [key.encode() if isinstance(key, str) else (key + 2**63).to_bytes(8, "big") for key in keys]
+
+
+def _hashes(plan: ViewPlan, rows: Columns) -> Ints | None:
+    keys = _key_bytes(plan, rows)
+    if keys is None:
+        return None
+    return np.frombuffer(b"".join(hashlib.blake2b(key, digest_size=8).digest() for key in keys), dtype="<i8")
+
+
+def _numbers(view: FeatureView, name: str, column: Column) -> Floats:
+    try:
+        return np.array([np.nan if value is None else float(value) for value in _plain(column)], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise Invalid(f"column {name!r} pushed to feature view {view.name!r} holds what is not a number: {error}") from error
+
+
+def _latest_values(view: FeatureView, name: str, column: Column) -> list[float | str | None]:
+    if any(feature.kind == "double" for feature in view.features if feature.reads == name):
+        return [None if math.isnan(value) else value for value in _numbers(view, name, column).tolist()]
+    values = _plain(column)
+    wrong = [value for value in values if value is not None and not isinstance(value, str)]
+    if wrong:
+        raise Invalid(f"column {name!r} pushed to feature view {view.name!r} holds {wrong[0]!r}; expected text")
+    return values
+
+
+def _moment(view: FeatureView, value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return micros(parse_moment(value))
+    if isinstance(value, datetime):
+        return micros(value)
+    raise Invalid(f"{view.event_timestamp!r} of feature view {view.name!r} is {value!r}; expected a moment such as 2013-06-01T12:00:00Z")
+
+
+def _plain(column: Column) -> list[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else list(column)
+
+
+def _longest(view: FeatureView) -> int:
+    return max(aggregation_of(feature).window for feature in view.features) // _MICROSECOND

@@ -1,0 +1,19 @@
+"""A workspace on a manual clock with the events of `worlds` as a dataset."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tidemill.core.clock import ManualClock
+from tidemill.govern.workspace import Workspace, init_workspace
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Iterator[Workspace]:
+    workspace = init_workspace(tmp_path)
+    workspace.clock = ManualClock(datetime(2013, 6, 1, tzinfo=UTC))
+    yield workspace
+    workspace.online.close()
+    workspace.close()
