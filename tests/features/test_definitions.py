@@ -14,8 +14,10 @@ from tidemill.datasets.versions import add
 from tidemill.features.definitions import (
     DefinitionNotFound,
     FeaturePlan,
+    PlansCollide,
     apply,
     compile_plan,
+    compile_views,
     list_services,
     list_views,
     plan,
@@ -107,6 +109,32 @@ def test_versions_of_a_view_lie_apart_online(ws: Workspace) -> None:
     assert [view.namespace for view in one.views] == ["features/default/last@1", "features/default/delays@1"]
     assert [view.namespace for view in two.views] == ["features/default/last@2", "features/default/delays@1"]
     assert [view.wanted for view in one.views] == [("last_delay", "plane"), ("mean_delay_3",)]
+
+
+def test_two_services_that_agree_are_read_at_once(ws: Workspace) -> None:
+    more = FeatureService(name="more", features=("delays:mean_delay_3", "delays:mean_delay_15"))
+    apply(ws, [WINDOWS, LAST], [SERVICE, more])
+    both = compile_plan(ws, "delay", "more@1")
+    assert both.services == ("delay@1", "more@1")
+    assert both.features == ("last_delay", "plane", "mean_delay_3", "mean_delay_15")
+    assert [view.wanted for view in both.views] == [("last_delay", "plane"), ("mean_delay_3", "mean_delay_15")]
+
+
+def test_two_services_that_pin_different_versions_under_one_name_are_refused(ws: Workspace) -> None:
+    apply(ws, [WINDOWS, LAST], [SERVICE])
+    apply(ws, [replace(LAST, ttl=None)], [SERVICE])
+    with pytest.raises(PlansCollide, match="from view:last@1 and from view:last@2"):
+        compile_plan(ws, "delay@1", "delay@2")
+
+
+def test_pushes_go_to_what_is_newest_or_served(ws: Workspace) -> None:
+    apply(ws, [WINDOWS, LAST], [SERVICE])
+    apply(ws, [replace(LAST, ttl=None)])
+    assert [view.namespace[17:] for view in compile_views(ws)] == ["delays@1", "last@1", "last@2"]
+    apply(ws, [], [SERVICE])
+    assert [view.namespace[17:] for view in compile_views(ws)] == ["delays@1", "last@2"]
+    assert [view.namespace[17:] for view in compile_views(ws, "delay@1")] == ["delays@1", "last@1", "last@2"]
+    assert [view.wanted for view in compile_views(ws)][1] == ("last_delay", "plane")
 
 
 def test_a_long_name_still_fits_the_online_store(ws: Workspace) -> None:

@@ -34,9 +34,7 @@ def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def read_plan(*views: ViewPlan) -> ReadPlan:
-    return ReadPlan(
-        project="default", service="delay", version=1, views=views, features=tuple(name for view in views for name in view.wanted)
-    )
+    return ReadPlan(project="default", services=("delay@1",), views=views, features=tuple(name for view in views for name in view.wanted))
 
 
 def check_stream(online: OnlineStore, plan: ViewPlan, events: list[dict[str, Any]], batch: int) -> None:
@@ -148,8 +146,7 @@ def test_a_service_draws_on_several_views_in_its_own_order(online: OnlineStore) 
         push(online, plan, columns([event(0)]), now=START)
     plan = ReadPlan(
         project="default",
-        service="delay",
-        version=3,
+        services=("delay@3",),
         views=(worlds.plan_of(windows.view, wanted=("mean_delay_3",)), worlds.plan_of(last.view, wanted=("plane",))),
         features=("plane", "mean_delay_3"),
     )

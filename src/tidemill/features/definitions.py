@@ -11,7 +11,7 @@ from tidemill.catalog.lineage import link
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text
 from tidemill.core.codec import plain
 from tidemill.core.digest import digest_value
-from tidemill.core.errors import Invalid, NotFound
+from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import Digest
 from tidemill.core.values import Value
 from tidemill.datasets.versions import read_version
@@ -140,6 +140,17 @@ class DefinitionNotFound(NotFound):
         )
 
 
+class PlansCollide(Conflict):
+    """Two services call by one name what comes from two versions of a view."""
+
+    def __init__(self, feature: str, one: str, other: str) -> None:
+        self.feature, self.one, self.other = feature, one, other
+        super().__init__(
+            f"feature {feature!r} would come from {one} and from {other} at once; "
+            "serve models that pin different versions behind different endpoints, or name the changed feature anew"
+        )
+
+
 def plan(ws: Workspace, views: Sequence[FeatureView], services: Sequence[FeatureService] = ()) -> FeaturePlan:
     """Return what `apply` would do, without doing it. Raises Invalid for a definition that does not fit its source."""
     ws.require("features.read")
@@ -206,15 +217,40 @@ def list_services(ws: Workspace) -> list[ServiceVersion]:
     return [read_service(ws, name) for name in sorted(names)]
 
 
-def compile_plan(ws: Workspace, service: str) -> ReadPlan:
-    """Return what the data plane needs to look a service's features up (`NAME` or `NAME@V`). Raises DefinitionNotFound."""
-    found = read_service(ws, service)
-    pairs = expand(found.definition, {view.name: view.definition for view in found.views})
-    views = []
-    for view in found.views:
-        wanted = tuple(feature.name for each, feature in pairs if each.name == view.name)
-        views.append(view_plan(ws.project, view, wanted=wanted))
-    return ReadPlan(project=ws.project, service=found.name, version=found.version, views=tuple(views), features=found.feature_names)
+def compile_plan(ws: Workspace, *services: str) -> ReadPlan:
+    """Return what the data plane needs to look up the features of one or more services (`NAME` or `NAME@V`) in one read.
+
+    Raises DefinitionNotFound, and PlansCollide when services pin different versions of what they call by one name.
+    """
+    views: dict[str, tuple[ViewVersion, list[str]]] = {}
+    owners: dict[str, str] = {}
+    found = [read_service(ws, service) for service in services]
+    for service in found:
+        by_name = {view.name: view for view in service.views}
+        for view, feature in expand(service.definition, {name: version.definition for name, version in by_name.items()}):
+            version = by_name[view.name]
+            if owners.setdefault(feature.name, version.node) != version.node:
+                raise PlansCollide(feature.name, owners[feature.name], version.node)
+            wanted = views.setdefault(version.node, (version, []))[1]
+            if feature.name not in wanted:
+                wanted.append(feature.name)
+    return ReadPlan(
+        project=ws.project,
+        services=tuple(service.reference for service in found),
+        views=tuple(view_plan(ws.project, view, wanted=wanted) for view, wanted in views.values()),
+        features=tuple(owners),
+    )
+
+
+def compile_views(ws: Workspace, *services: str) -> list[ViewPlan]:
+    """Return the view versions into which pushes go: the newest ones, and those of the services' newest versions and of `services`.
+
+    services: versions that models in use pin (`delay@1`), so that they are fed on.
+    """
+    live = {view.node: view for view in list_views(ws)}
+    for service in [*list_services(ws), *(read_service(ws, each) for each in services)]:
+        live.update({view.node: view for view in service.views})
+    return [view_plan(ws.project, view) for _, view in sorted(live.items())]
 
 
 def view_plan(project: str, view: ViewVersion, *, wanted: Sequence[str] | None = None) -> ViewPlan:

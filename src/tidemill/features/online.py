@@ -48,11 +48,13 @@ class ViewPlan(Value, frozen=True, kw_only=True):
 
 
 class ReadPlan(Value, frozen=True, kw_only=True):
-    """One version of a feature service, compiled: what to look up for a row, and in which order the features come out."""
+    """Feature services, compiled: what to look up for a row, and in which order the features come out.
+
+    services: what it was compiled from, such as `delay@2`.
+    """
 
     project: str
-    service: str
-    version: int
+    services: tuple[str, ...]
     views: tuple[ViewPlan, ...]
     features: tuple[str, ...]
 
