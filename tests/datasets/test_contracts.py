@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.checks.check import list_checks, overall
@@ -71,6 +71,7 @@ def test_too_few_rows_and_too_many_missing_are_found() -> None:
     assert [(result.name, result.verdict) for result in results] == [("volume", "fail"), ("delay missing", "fail")]
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.one_of(st.none(), st.integers(-5, 5)), min_size=1, max_size=30), low=st.integers(-5, 5))
 def test_rows_set_aside_are_exactly_those_below_the_bound(values: list[int | None], low: int) -> None:
     table = pa.table({"x": pa.array(values, pa.int64())})

@@ -58,10 +58,9 @@ def insert_new(tx: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> 
     """Insert the rows whose keys are not there yet; return how many were new."""
     if not rows:
         return 0
-    statement = _dialect_insert(tx)(table).on_conflict_do_nothing()
-    if len(rows) == 1:
-        return max(0, tx.execute(statement.values(rows[0])).rowcount)
-    return max(0, tx.execute(statement.values(list(rows))).rowcount)
+    statement = _dialect_insert(tx)(table).values(list(rows)).on_conflict_do_nothing()
+    result = tx.execute(statement, execution_options={"preserve_rowcount": True})
+    return int(result.rowcount)
 
 
 def upsert(tx: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:

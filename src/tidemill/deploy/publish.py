@@ -4,7 +4,7 @@ from sqlalchemy import select
 
 from tidemill.core.clock import wait_until
 from tidemill.deploy.endpoints import ENDPOINTS, Endpoint, fetch_endpoint, read_generation
-from tidemill.features.apply import compile_plan, compile_views
+from tidemill.features.definitions import compile_plan, compile_views
 from tidemill.features.online import ReadPlan
 from tidemill.govern.keys import live_key_hashes
 from tidemill.govern.workspace import Workspace

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tenacity import Retrying, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, stop_after_attempt, wait_random_exponential
 
 from tidemill import __version__
 from tidemill.catalog.lineage import link
@@ -135,7 +135,7 @@ def _call(ws: Workspace, node: Node, run: Run, arguments: dict[str, Any], cause:
     hints = node.step.hints()
     context = {name: StepContext(ws, run.id, cause) for name in node.step.signature.parameters if hints.get(name) is StepContext}
     tries = Retrying(
-        stop=stop_after_attempt(1 + node.step.options.retries), wait=wait_exponential_jitter(initial=0.2, max=30), reraise=True
+        stop=stop_after_attempt(1 + node.step.options.retries), wait=wait_random_exponential(multiplier=0.2, max=30), reraise=True
     )
     return tries(node.step.function, **arguments, **context)
 

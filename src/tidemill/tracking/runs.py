@@ -36,37 +36,23 @@ RUNS = Table(
     Index("ix_runs_experiment", "project", "experiment_id", "started_at"),
     Index("ix_runs_parent", "project", "parent"),
 )
-_RUN_KEY = (Column("project", Text, nullable=False), Column("run", Text, nullable=False), Column("key", Text, nullable=False))
-PARAMS = Table(
-    "params", METADATA, *(c.copy() for c in _RUN_KEY), Column("value", Text, nullable=False), PrimaryKeyConstraint("project", "run", "key")
-)
-TAGS = Table(
-    "run_tags",
-    METADATA,
-    *(c.copy() for c in _RUN_KEY),
-    Column("value", Text, nullable=False),
-    PrimaryKeyConstraint("project", "run", "key"),
-)
-METRICS = Table(  # the latest point of each key: what lists and searches read
-    "metrics",
-    METADATA,
-    *(c.copy() for c in _RUN_KEY),
-    Column("value", Float(53), nullable=False),
-    Column("step", BigInteger, nullable=False),
-    Column("at", Moment, nullable=False),
-    PrimaryKeyConstraint("project", "run", "key"),
-    Index("ix_metrics_value", "project", "key", "value"),
-)
-METRIC_POINTS = Table(
-    "metric_points",
-    METADATA,
-    *(c.copy() for c in _RUN_KEY),
-    Column("number", BigInteger, nullable=False),
-    Column("value", Float(53), nullable=False),
-    Column("step", BigInteger, nullable=False),
-    Column("at", Moment, nullable=False),
-    PrimaryKeyConstraint("project", "run", "key", "number"),
-)
+
+
+def _by_key(name: str, *columns: Any, also_key: tuple[str, ...] = ()) -> Table:
+    """A table of what a run has under a key."""
+    keys = (Column("project", Text, nullable=False), Column("run", Text, nullable=False), Column("key", Text, nullable=False))
+    return Table(name, METADATA, *keys, *columns, PrimaryKeyConstraint("project", "run", "key", *also_key))
+
+
+def _point() -> tuple[Any, ...]:
+    return Column("value", Float(53), nullable=False), Column("step", BigInteger, nullable=False), Column("at", Moment, nullable=False)
+
+
+PARAMS = _by_key("params", Column("value", Text, nullable=False))
+TAGS = _by_key("run_tags", Column("value", Text, nullable=False))
+# The latest point of each key: what lists and searches read.
+METRICS = _by_key("metrics", *_point(), Index("ix_metrics_value", "project", "key", "value"))
+METRIC_POINTS = _by_key("metric_points", Column("number", BigInteger, nullable=False), *_point(), also_key=("number",))
 RUN_ARTIFACTS = Table(
     "run_artifacts",
     METADATA,

@@ -9,11 +9,12 @@ branch_labels = ("pipelines",)
 
 
 def upgrade() -> None:
-    op.create_table('step_cache',
-    sa.Column('project', sa.Text(), nullable=False),
-    sa.Column('fingerprint', sa.Text(), nullable=False),
-    sa.Column('saved', sa.Text(), nullable=False),
-    sa.Column('run', sa.Text(), nullable=False),
-    sa.Column('at', sa.BigInteger(), nullable=False),
-    sa.PrimaryKeyConstraint('project', 'fingerprint', name=op.f('pk_step_cache'))
+    op.create_table(
+        "step_cache",
+        sa.Column("project", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("saved", sa.Text(), nullable=False),
+        sa.Column("run", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("project", "fingerprint", name=op.f("pk_step_cache")),
     )
