@@ -1,0 +1,220 @@
+"""The journal: what was acknowledged, in append-only segments, one file a worker, written before the answer goes out.
+
+    journal/predictions/ENDPOINT/WORKER-START.seg   predictions (an endpoint of another project: PROJECT~NAME)
+    journal/predictions/ENDPOINT/parquet/day=DATE/  the same, compacted: `history` reads and writes these
+    journal/labels/WORKER-START.seg                 labels
+
+A segment is a magic number and frames: length, CRC-32, event time, MessagePack. A writer holds its segment locked, so that others
+can tell one that is complete from one that grows, and a killed writer's lock is gone with it.
+"""
+
+import fcntl
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tidemill.core.codec import pack
+from tidemill.core.errors import Unavailable
+from tidemill.core.ids import new_id
+from tidemill.core.values import Value
+
+MAGIC = b"TMJOURN1"
+SUFFIX = ".seg"
+SEGMENT_BYTES = 16 << 20
+_FRAME = struct.Struct("<IIq")  # bytes of the payload, CRC-32 of event time and payload, event time in microseconds since 1970
+_MOMENT = struct.Struct("<q")
+
+
+class PredictionRecord(Value, frozen=True, kw_only=True):
+    """One request's rows that one or more variants answered. Lists run along the rows.
+
+    at: event time, received: real time, both microseconds since 1970. variant holds places in variants: (name, model, version).
+    columns: what came with the request and what was looked up. shadow: nobody was told.
+    """
+
+    at: int
+    received: int
+    ids: list[str]
+    columns: dict[str, list[Any]]
+    scores: list[float]
+    variant: list[int]
+    variants: list[tuple[str, str, int]]
+    shadow: bool
+    latency_ms: float
+    trace_id: str
+
+
+class LabelRecord(Value, frozen=True, kw_only=True):
+    """Labels of one request: what came true, for which prediction, known since when (event time)."""
+
+    received: int
+    ids: list[str]
+    values: list[float | bool | str]
+    at: list[int]
+
+
+class JournalUnavailable(Unavailable):
+    """Nothing can be journaled, so nothing is acknowledged."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"journal {path} cannot be written ({reason}); nothing was acknowledged, free some space and send it again")
+
+
+class JournalWriter:
+    """Appends records to one folder. One thread at a time calls append; sync may be called from another."""
+
+    def __init__(self, folder: Path, worker: str, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.folder, self._worker, self._limit = folder, worker, segment_bytes
+        self._guard = threading.Lock()  # between append, which may change segments, and sync
+        self._descriptor = -1
+        self._size = 0
+        self._path = folder
+
+    def append(self, record: PredictionRecord | LabelRecord, *, at: int) -> int:
+        """Write one record; it survives this process when the call returns. Return its bytes. Raises JournalUnavailable."""
+        payload = pack(record)
+        frame = b"".join((_FRAME.pack(len(payload), checksum(at, payload), at), payload))
+        with self._guard:
+            try:
+                if self._descriptor < 0 or self._size >= self._limit:
+                    self._start_segment()
+                if (written := os.write(self._descriptor, frame)) != len(frame):
+                    raise OSError(f"only {written} of {len(frame)} bytes fitted")
+            except OSError as error:
+                self._discard_tail()
+                raise JournalUnavailable(self._path, error.strerror or str(error)) from error
+            self._size += len(frame)
+        return len(frame)
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk. Raises JournalUnavailable."""
+        with self._guard:
+            descriptor = os.dup(self._descriptor) if self._descriptor >= 0 else -1
+        if descriptor < 0:
+            return
+        try:
+            os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)
+        except OSError as error:
+            raise JournalUnavailable(self._path, error.strerror or str(error)) from error
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Flush and leave the segment to readers and to compaction."""
+        with self._guard:
+            if self._descriptor >= 0:
+                os.fsync(self._descriptor)
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def _start_segment(self) -> None:
+        if self._descriptor >= 0:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._path = self.folder / f"{self._worker}-{new_id()}{SUFFIX}"
+        # Locked under another name first: a segment that shows is locked from its first moment.
+        scratch = self._path.with_suffix(".new")
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.write(descriptor, MAGIC)
+            scratch.rename(self._path)
+            _sync_directory(self.folder)
+        except OSError:
+            os.close(descriptor)
+            scratch.unlink(missing_ok=True)
+            raise
+        self._descriptor, self._size = descriptor, len(MAGIC)
+
+    def _discard_tail(self) -> None:
+        # Half a frame would hide the frames after it from readers.
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, self._size)
+
+
+class Frame:
+    """One record as it lies in a segment; the payload is checked when it is asked for."""
+
+    __slots__ = ("_checksum", "_data", "_end", "_start", "at")
+
+    def __init__(self, data: memoryview, start: int, end: int, checksum: int, at: int) -> None:
+        self._data, self._start, self._end, self._checksum, self.at = data, start, end, checksum, at
+
+    def payload(self) -> bytes | None:
+        """Return the packed record, None when it is torn or damaged."""
+        payload = bytes(self._data[self._start : self._end])
+        return payload if checksum(self.at, payload) == self._checksum else None
+
+
+def checksum(at: int, payload: bytes) -> int:
+    """Return the CRC-32 of a frame's event time and payload."""
+    return zlib.crc32(payload, zlib.crc32(_MOMENT.pack(at)))
+
+
+def frames(data: bytes, wanted: Callable[[int], bool] = lambda _: True) -> Iterator[Frame]:
+    """Yield the frames of a segment whose event time is wanted; a torn tail ends it."""
+    if data[: len(MAGIC)] != MAGIC:
+        return
+    view, place, size = memoryview(data), len(MAGIC), len(data)
+    while place + _FRAME.size <= size:
+        length, check, at = _FRAME.unpack_from(data, place)
+        start = place + _FRAME.size
+        place = start + length
+        if place > size or length == 0:
+            return
+        if wanted(at):
+            yield Frame(view, start, place, check, at)
+
+
+def segments(folder: Path) -> list[Path]:
+    """Return the segments of a folder, oldest first."""
+    try:
+        found = [path for path in folder.iterdir() if path.suffix == SUFFIX]
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=lambda path: (path.stem.rpartition("-")[2], path.name))
+
+
+def complete(path: Path) -> bool:
+    """Return whether nobody writes to a segment any more."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def predictions_folder(state: Path, endpoint: str) -> Path:
+    """Return the journal of an endpoint, which is named as callers name it (`NAME` or `PROJECT/NAME`)."""
+    return state / "journal" / "predictions" / endpoint.replace("/", "~")
+
+
+def endpoints_journaled(state: Path) -> list[str]:
+    """Return the endpoints that have a journal."""
+    try:
+        return sorted(path.name.replace("~", "/") for path in (state / "journal" / "predictions").iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def labels_folder(state: Path) -> Path:
+    """Return the journal of labels."""
+    return state / "journal" / "labels"
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,249 @@
+"""The path of a prediction: check rows, look features up, choose variants, run, journal, answer; shadows after it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidemill.core.clock import Clock, elapsed, micros, wall
+from tidemill.core.errors import Invalid
+from tidemill.core.ids import new_id
+from tidemill.core.signature import ModelSpec
+from tidemill.core.values import Value
+from tidemill.features.online import FeatureReader
+from tidemill.serving.config import EndpointConfig, VariantConfig
+from tidemill.serving.journal import JournalWriter, PredictionRecord
+from tidemill.serving.metrics import Metrics
+from tidemill.serving.route import choose
+from tidemill.serving.rows import Rows, RowSchema, row_schema
+from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, Runtime, load_runtime, read_spec
+from tidemill.store.objects import ObjectStore
+from tidemill.store.online import OnlineStore
+from tidemill.store.trees import checkout
+
+
+class Prediction(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer for one row. label is there when a threshold is known."""
+
+    id: str
+    score: float
+    label: bool | None = None
+    variant: str
+    version: int
+
+
+class PredictAnswer(Value, frozen=True, kw_only=True):
+    """The answer to a request. model, version and variant are null when the rows were split over several variants."""
+
+    predictions: list[Prediction]
+    model: str | None
+    version: int | None
+    variant: str | None
+
+
+class LoadedVariant:
+    """A variant with its model in memory."""
+
+    def __init__(self, config: VariantConfig, spec: ModelSpec, runtime: Runtime) -> None:
+        self.config, self.spec, self.runtime = config, spec, runtime
+        self.needs = tuple(dict.fromkeys(name for names in spec.tensors.values() for name in names))
+
+
+class Answered:
+    """What came of a request: the answer, and the work for shadows that is to be done once it is out."""
+
+    __slots__ = ("answer", "shadow")
+
+    def __init__(self, answer: PredictAnswer, shadow: "ShadowWork | None") -> None:
+        self.answer, self.shadow = answer, shadow
+
+
+class ShadowWork:
+    """Rows that the shadows of an endpoint are to see."""
+
+    __slots__ = ("at", "columns", "endpoint", "ids", "trace_id")
+
+    def __init__(self, endpoint: "Endpoint", ids: list[str], columns: dict[str, Column], at: datetime, trace_id: str) -> None:
+        self.endpoint, self.ids, self.columns, self.at, self.trace_id = endpoint, ids, columns, at, trace_id
+
+    def run(self) -> list[PredictionRecord | str]:
+        """Run the shadows, in a thread that no caller waits for; return the record of each, or why it failed."""
+        return [self.endpoint.run_shadow(name, self) for name in self.endpoint.config.shadows]
+
+
+class Endpoint:
+    """An endpoint in memory: models, features, journal."""
+
+    def __init__(
+        self, config: EndpointConfig, variants: Mapping[str, LoadedVariant], *, online: OnlineStore | None, journal: JournalWriter,
+        clock: Clock, metrics: Metrics,
+    ) -> None:  # fmt: skip
+        self.config, self.variants, self.journal = config, dict(variants), journal
+        self._clock, self._metrics = clock, metrics.endpoint(config.key)
+        if config.features is not None and online is None:
+            raise Invalid(f"endpoint {config.key!r} looks features up, but this worker has no online store")
+        self._features = FeatureReader(config.features, online) if config.features is not None and online is not None else None
+        routed = [variants[name].spec for name, share in config.route.shares.items() if share > 0]
+        shadows = [variants[name].spec for name in config.shadows]
+        self.schema: RowSchema = row_schema(config.key, routed, shadows, config.features, config.route.sticky_by)
+
+    @property
+    def main(self) -> LoadedVariant:
+        """The variant with the largest share: the one that metadata tells of."""
+        shares = self.config.route.shares
+        return self.variants[max(sorted(shares), key=lambda name: shares[name])]
+
+    def predict(self, rows: Rows, *, started: float, trace_id: str = "") -> Answered:
+        """Answer rows; when this returns, the predictions are in the journal.
+
+        started: `elapsed` when the request came. Raises Invalid for rows that do not fit, Unavailable when features or journal
+        are not to be had, ModelFailed.
+        """
+        at = rows.at or self._clock.now()
+        ids = rows.ids or [new_id() for _ in range(rows.count)]
+        columns: dict[str, Column] = dict(rows.columns)
+        if self._features is not None:
+            before = elapsed()
+            columns.update(self._features.read(columns, at))
+            self._metrics.features(elapsed() - before)
+        chosen = choose(self.config.route, self._units(ids, columns))
+        scores, names = self._run(chosen, columns, rows.count)
+        configs = [self.variants[name].config for name in names]
+        places = {name: place for place, name in enumerate(names)}
+        variant = [places[name] for name in chosen]
+        values: list[float] = scores.tolist()
+        record = PredictionRecord(
+            at=micros(at),
+            received=int(wall() * 1e6),
+            ids=ids,
+            columns={name: plain(column) for name, column in columns.items()},
+            scores=values,
+            variant=variant,
+            variants=[(config.name, config.model, config.version) for config in configs],
+            shadow=False,
+            latency_ms=(elapsed() - started) * 1e3,
+            trace_id=trace_id,
+        )
+        before = elapsed()
+        self.journal.append(record, at=record.at)
+        self._metrics.journaled(elapsed() - before)
+        for name in names:
+            self._metrics.predicted(self.variants[name].config, chosen.count(name))
+        answer = self._answer(ids, values, chosen)
+        return Answered(answer, ShadowWork(self, ids, columns, at, trace_id) if self.config.shadows else None)
+
+    def run_shadow(self, name: str, work: ShadowWork) -> PredictionRecord | str:
+        """Let one shadow see rows. Return its record, or why it failed."""
+        variant = self.variants[name]
+        before = elapsed()
+        try:
+            scores = variant.runtime.run(work.columns, len(work.ids)).tolist()
+        except Exception as error:  # noqa: BLE001 (the edge of a thread: a shadow must harm nobody)
+            return f"shadow {name!r} of endpoint {self.config.key!r}: {error}"
+        return PredictionRecord(
+            at=micros(work.at),
+            received=int(wall() * 1e6),
+            ids=work.ids,
+            columns={name: plain(column) for name, column in work.columns.items()},
+            scores=scores,
+            variant=[0] * len(scores),
+            variants=[(variant.config.name, variant.config.model, variant.config.version)],
+            shadow=True,
+            latency_ms=(elapsed() - before) * 1e3,
+            trace_id=work.trace_id,
+        )
+
+    def warm_up(self) -> None:
+        """Run each model once on a made-up row, so that the first caller does not wait. Raises ModelFailed for one that cannot run."""
+        for variant in self.variants.values():
+            columns = {column.name: _example(column.kind, column.categories, column.low) for column in variant.spec.signature.inputs}
+            try:
+                variant.runtime.run(columns, 1)
+            except ModelFailed as error:
+                # A made-up row may be one that the model cannot score; only one that it cannot run at all must not go live.
+                if "is not a finite number" not in error.reason:
+                    raise
+
+    def _units(self, ids: list[str], columns: Columns) -> Sequence[str]:
+        by = self.config.route.sticky_by
+        if by is None:
+            return ids
+        return [unit if value is None else f"={value}" for unit, value in zip(ids, columns[by], strict=True)]
+
+    def _run(self, chosen: list[str], columns: Columns, count: int) -> tuple[NDArray[np.float64], list[str]]:
+        names = sorted(set(chosen))
+        scores = np.empty(count, dtype=np.float64)
+        for name in names:
+            variant = self.variants[name]
+            before = elapsed()
+            if len(names) == 1:
+                scores = variant.runtime.run(columns, count)
+            else:
+                places = [place for place, each in enumerate(chosen) if each == name]
+                scores[places] = variant.runtime.run({each: _take(columns[each], places) for each in variant.needs}, len(places))
+            self._metrics.ran(name, elapsed() - before)
+        return scores, names
+
+    def _answer(self, ids: list[str], scores: list[float], chosen: list[str]) -> PredictAnswer:
+        predictions = []
+        for unit, score, name in zip(ids, scores, chosen, strict=True):
+            variant = self.variants[name]
+            threshold = self.threshold(variant)
+            label = None if threshold is None else score >= threshold
+            predictions.append(Prediction(id=unit, score=score, label=label, variant=name, version=variant.config.version))
+        one = self.variants[chosen[0]].config if len(set(chosen)) == 1 else None
+        return PredictAnswer(
+            predictions=predictions,
+            model=one.model if one else None,
+            version=one.version if one else None,
+            variant=one.name if one else None,
+        )
+
+    def threshold(self, variant: LoadedVariant) -> float | None:
+        """Return what turns scores into labels: the endpoint's threshold, else the model's own."""
+        return self.config.threshold if self.config.threshold is not None else variant.spec.threshold
+
+
+class Models:
+    """Bundles on disk and in memory, by digest: what is loaded once serves every endpoint and every config that names it."""
+
+    def __init__(self, store: Callable[[], ObjectStore], folder: Path, *, trusted: Sequence[str]) -> None:
+        self._store, self._folder, self._trusted = store, folder, tuple(trusted)
+        self._loaded: dict[str, tuple[ModelSpec, Runtime]] = {}
+
+    def load(self, variant: VariantConfig) -> LoadedVariant:
+        """Return a variant with its model, fetched and loaded if it is not there yet. Raises Invalid, NotFound, Unavailable, Corrupt."""
+        if variant.bundle not in self._loaded:
+            folder = self._folder / variant.bundle
+            if not folder.is_dir():  # it appears whole or not at all
+                checkout(self._store(), variant.bundle, folder)
+            spec = read_spec(folder)
+            model = f"{variant.model}@{variant.version}"
+            self._loaded[variant.bundle] = (spec, load_runtime(folder, spec, trusted=self._trusted, model=model))
+        spec, runtime = self._loaded[variant.bundle]
+        return LoadedVariant(variant, spec, runtime)
+
+    def keep(self, digests: set[str]) -> None:
+        """Let go of every model that is not among digests."""
+        for digest in set(self._loaded) - digests:
+            del self._loaded[digest]
+
+
+def plain(column: Column) -> list[Any]:
+    """Return a column as a list of Python values."""
+    return column.tolist() if isinstance(column, np.ndarray) else list(column)
+
+
+def _take(column: Column, places: list[int]) -> Column:
+    return column[places] if isinstance(column, np.ndarray) else [column[place] for place in places]
+
+
+def _example(kind: str, categories: tuple[str, ...], low: float | None) -> list[Any]:
+    if kind == "string":
+        return [categories[0] if categories else ""]
+    if kind == "boolean":
+        return [False]
+    return [low if low is not None else (0 if kind == "long" else 0.0)]

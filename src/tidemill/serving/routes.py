@@ -1,0 +1,227 @@
+"""The routes of a worker: which path is answered by what. Tidemill's own are here, other protocols' in folders of their own."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from tidemill.core.clock import Clock, elapsed
+from tidemill.core.codec import decode, encode
+from tidemill.core.errors import Invalid, NotFound, TidemillError, Unavailable
+from tidemill.core.values import Value
+from tidemill.features.online import push
+from tidemill.serving import labels
+from tidemill.serving.http import Reply, Request
+from tidemill.serving.journal import JournalWriter
+from tidemill.serving.metrics import MEDIA_TYPE, Metrics
+from tidemill.serving.oip.routes import OipRoutes
+from tidemill.serving.predict import Answered, Endpoint, ShadowWork
+from tidemill.serving.problems import MethodRefused, RouteNotFound, problem_reply, unexpected
+from tidemill.serving.rows import Rows
+from tidemill.serving.world import World
+
+_PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
+
+
+class PushRequest(Value, frozen=True, kw_only=True):
+    """Events for a feature view, one object of columns each."""
+
+    rows: list[dict[str, Any]]
+
+
+class PushAnswer(Value, frozen=True, kw_only=True):
+    """Rows stored, and rows without a time or a join key."""
+
+    stored: int
+    skipped: int
+
+
+class Ready(Value, frozen=True, kw_only=True):
+    """Answer of the probes."""
+
+    ready: bool
+    generation: int
+
+
+class Held(Protocol):
+    """Brings a journal to the disk and calls back, with an error's reply or None."""
+
+    def __call__(self, journal: JournalWriter, done: Callable[[Reply | None], None]) -> None: ...
+
+
+class Routes:
+    """Answers every request of a worker. world is what it serves now, None when not even a first config could be loaded."""
+
+    def __init__(
+        self, *, clock: Clock, metrics: Metrics, labels_journal: JournalWriter, shadow: Callable[[ShadowWork], None],
+        held: Held | None, exposition: Callable[[], bytes],
+    ) -> None:  # fmt: skip
+        self.world: World | None = None
+        self._clock, self._metrics, self._labels = clock, metrics, labels_journal
+        self._shadow, self._held, self._exposition = shadow, held, exposition
+        self._oip = OipRoutes(clock)
+        self._counted: dict[tuple[str, int], Callable[[], None]] = {}
+
+    def __call__(self, request: Request) -> Reply:
+        name = "other"
+        oip = request.path.startswith(b"/v2")
+        try:
+            name, reply = self._answer(request)
+        except RecursionError:
+            error: TidemillError = Invalid("request is not understood: it is nested too deeply")
+            reply = self._oip.error_reply(error) if oip else problem_reply(error)
+        except TidemillError as refused:
+            reply = self._oip.error_reply(refused) if oip else problem_reply(refused)
+        except Exception as failure:  # noqa: BLE001 (the edge of a request)
+            told, _ = unexpected(failure, request)
+            reply = self._oip.error_reply(told) if oip else problem_reply(told)
+        self._count(name, reply.status)
+        return reply
+
+    def _answer(self, request: Request) -> tuple[str, Reply]:
+        path = request.path
+        if path.startswith(b"/predict/"):
+            self._method(request, b"POST")
+            return "predict", self._predict(request, _text(path[9:]))
+        if path.startswith(b"/v2"):
+            return "oip", self._open_inference(request)
+        if path == b"/feedback":
+            self._method(request, b"POST")
+            self._admit(request, writes=True)
+            return "feedback", self._feedback(request)
+        if path.startswith(b"/push/"):
+            self._method(request, b"POST")
+            self._admit(request, writes=True)
+            return "push", self._push(request, _text(path[6:]))
+        if path in _PROBES:
+            self._method(request, b"GET")
+            return "probe", self._probe(ready=path == b"/readyz")
+        if path == b"/metrics":
+            self._method(request, b"GET")
+            self._admit(request, writes=False)
+            return "metrics", Reply(200, self._exposition(), media=MEDIA_TYPE.encode())
+        raise RouteNotFound(_text(path)[:200])
+
+    def _predict(self, request: Request, name: str) -> Reply:
+        endpoint = self._endpoint(request, name)
+        rows = endpoint.schema.decode(request.body)
+        answered = self._run(request, endpoint, rows)
+        return self._reply(request, endpoint, answered, encode(answered.answer))
+
+    def _open_inference(self, request: Request) -> Reply:
+        if request.path in _PROBES:
+            self._method(request, b"GET")
+            return self._oip.health(self.world, ready=request.path.endswith(b"ready"))
+        if request.path in (b"/v2", b"/v2/"):
+            self._method(request, b"GET")
+            self._admit(request, writes=False)
+            return self._oip.server()
+        target = self._oip.target(_text(request.path))
+        self._method(request, b"POST" if target.verb == "infer" else b"GET")
+        endpoint = self._endpoint(request, target.model)
+        if target.verb != "infer":
+            return self._oip.describe(endpoint, target)
+        inference = self._oip.decode(endpoint, target, request.body)
+        answered = self._run(request, endpoint, inference.rows)
+        return self._reply(request, endpoint, answered, self._oip.encode(endpoint, inference, answered.answer))
+
+    def _run(self, request: Request, endpoint: Endpoint, rows: Rows) -> Answered:
+        return endpoint.predict(rows, started=request.started, trace_id=_trace_id(request.headers.get(b"traceparent")))
+
+    def _reply(self, request: Request, endpoint: Endpoint, answered: Answered, body: bytes) -> Reply:
+        reply = Reply(200, body)
+        if answered.shadow is not None:
+            work = answered.shadow
+            reply.after = lambda: self._shadow(work)
+        if self._held is not None:
+            held, journal = self._held, endpoint.journal
+            reply.wait_for = lambda done: held(journal, done)
+        self._metrics.endpoint(endpoint.config.key).responded(elapsed() - request.started)
+        return reply
+
+    def _feedback(self, request: Request) -> Reply:
+        answer = labels.take_labels(request.body, self._labels, self._clock)
+        self._metrics.labels.inc(answer.accepted)
+        reply = Reply(200, encode(answer))
+        if self._held is not None:
+            held = self._held
+            reply.wait_for = lambda done: held(self._labels, done)
+        return reply
+
+    def _push(self, request: Request, name: str) -> Reply:
+        world = self._served()
+        plan = world.views.get(name)
+        if plan is None or world.online is None:
+            known = ", ".join(sorted(world.views)) or "none"
+            raise NotFound(
+                f"there is no feature view {name[:200]!r} to push to (there are: {known}); apply it with: tidemill features apply"
+            )
+        rows = decode(request.body, PushRequest, what="request").rows
+        if not rows:
+            raise Invalid("request has no rows; expected at least one")
+        names = dict.fromkeys(name for row in rows for name in row)
+        pushed = push(world.online, plan, {name: [row.get(name) for row in rows] for name in names}, now=self._clock.now())
+        self._metrics.pushed.labels(plan.view.name).inc(pushed.stored)
+        return Reply(200, encode(PushAnswer(stored=pushed.stored, skipped=pushed.skipped)))
+
+    def _probe(self, *, ready: bool) -> Reply:
+        world = self.world
+        answer = Ready(ready=world is not None, generation=world.config.generation if world is not None else -1)
+        return Reply(503 if ready and world is None else 200, encode(answer))
+
+    def _served(self) -> World:
+        if self.world is None:
+            raise Unavailable("this worker could not load what it is to serve; its log says why, and so does: tidemill status")
+        return self.world
+
+    def _endpoint(self, request: Request, name: str) -> Endpoint:
+        world = self._served()
+        now = self._now(world)
+        world.admit(request.headers.get(b"authorization"), project=None, writes=False, now=now)  # before telling which names there are
+        endpoint = world.endpoint(name)
+        world.admit(request.headers.get(b"authorization"), project=endpoint.config.project, writes=False, now=now)
+        return endpoint
+
+    def _admit(self, request: Request, *, writes: bool) -> None:
+        world = self._served()
+        world.admit(request.headers.get(b"authorization"), project=None, writes=writes, now=self._now(world))
+
+    def _now(self, world: World) -> datetime:
+        return self._clock.now() if world.config.keys is not None else world.config.published_at
+
+    def _method(self, request: Request, allowed: bytes) -> None:
+        if request.method != allowed:
+            raise MethodRefused(_text(request.method), _text(request.path)[:200], allowed.decode())
+
+    def _count(self, name: str, status: int) -> None:
+        count = self._counted.get((name, status))
+        if count is None:
+            count = self._counted[name, status] = self._metrics.requests.labels(name, str(status)).inc
+        count()
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _trace_id(header: bytes | None) -> str:
+    """Return the trace id of a traceparent header (W3C Trace Context, section 3.2), empty when there is none."""
+    parts = (header or b"").split(b"-")
+    return parts[1].decode("latin-1") if len(parts) >= 4 and len(parts[1]) == 32 else ""
+
+
+def routes_served() -> Mapping[str, str]:
+    """Return the routes with what they do: for the documentation and its check."""
+    return {
+        "POST /predict/{endpoint}": "Answer rows.",
+        "POST /feedback": "Take labels by prediction id.",
+        "POST /push/{view}": "Take events of a feature view.",
+        "GET /livez": "The process answers.",
+        "GET /readyz": "The first config is loaded.",
+        "GET /metrics": "Counters of all workers, for Prometheus.",
+        "GET /v2": "Open Inference Protocol: the server.",
+        "GET /v2/health/live": "Open Inference Protocol: the process answers.",
+        "GET /v2/health/ready": "Open Inference Protocol: the first config is loaded.",
+        "GET /v2/models/{endpoint}": "Open Inference Protocol: what it takes and gives.",
+        "GET /v2/models/{endpoint}/ready": "Open Inference Protocol: it is loaded.",
+        "POST /v2/models/{endpoint}/infer": "Open Inference Protocol: answer tensors.",
+    }

@@ -1,0 +1,195 @@
+"""Rows of a request: decoded and checked against what the models behind an endpoint take, in one pass; faults are named one by one."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from operator import attrgetter
+from types import new_class
+from typing import Annotated, Any, Literal
+
+from tidemill.core.codec import convert, decode, decode_any
+from tidemill.core.errors import Invalid
+from tidemill.core.signature import Column, ModelSpec
+from tidemill.core.values import Meta, Value
+from tidemill.features.online import ReadPlan
+
+FAULTS_TOLD = 20
+PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
+_LONG = Meta(ge=-(2**63), le=2**63 - 1)
+_ANY_KIND = str | int | float | bool | None
+
+
+class Fault(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """What is wrong with one row of a request, or with one column of it."""
+
+    row: int
+    column: str | None = None
+    fault: str
+
+
+class RowsRefused(Invalid):
+    """The request's rows do not fit what the models behind the endpoint take."""
+
+    def __init__(self, endpoint: str, faults: Sequence[Fault], *, total: int) -> None:
+        self.endpoint, self.faults, self.total = endpoint, tuple(faults), total
+        told = "; ".join(f"row {fault.row}: {fault.fault}" for fault in faults[:3])
+        more = f" (and {total - 3} more)" if total > 3 else ""
+        super().__init__(f"endpoint {endpoint!r} cannot take these rows: {told}{more}")
+
+
+class Rows:
+    """Decoded rows: columns by name, ids if the caller gave them, and the moment that they are about."""
+
+    __slots__ = ("at", "columns", "count", "ids")
+
+    def __init__(self, columns: dict[str, list[Any]], count: int, ids: list[str] | None, at: datetime | None) -> None:
+        self.columns, self.count, self.ids, self.at = columns, count, ids, at
+
+
+class RowSchema:
+    """What one row of an endpoint's requests looks like, compiled to a struct, so that decoding is checking."""
+
+    def __init__(self, endpoint: str, types: Mapping[str, Any], required: Iterable[str]) -> None:
+        self.endpoint, self.types, self.required = endpoint, dict(types), frozenset(required)
+        fields = {f"c{place}": name for place, name in enumerate(self.types)}
+        annotations = {field: self.types[name] for field, name in fields.items()}
+        defaults = {field: None for field, name in fields.items() if name not in self.required}
+        row = new_class(
+            "Row", (Value,), {"frozen": True, "kw_only": True, "rename": fields},
+            lambda namespace: namespace.update({"__module__": __name__, "__annotations__": annotations, **defaults}),
+        )  # fmt: skip
+        request = {"rows": list[row], "ids": list[PredictionId] | None, "at": datetime | None}  # type: ignore[valid-type]  # made above
+        self._request = new_class(
+            "PredictRequest", (Value,), {"frozen": True, "kw_only": True},
+            lambda namespace: namespace.update({"__module__": __name__, "__annotations__": request, "ids": None, "at": None}),
+        )  # fmt: skip
+        self._getters = {name: attrgetter(field) for field, name in fields.items()}
+
+    def decode(self, body: bytes) -> Rows:
+        """Read a request. Raises Invalid when it is none, RowsRefused naming rows and columns."""
+        try:
+            request: Any = decode(body, self._request, what="request")
+        except Invalid:
+            self._explain(body)
+            raise
+        rows = request.rows
+        return self._checked(
+            Rows({name: list(map(getter, rows)) for name, getter in self._getters.items()}, len(rows), request.ids, request.at)
+        )
+
+    def take(self, columns: Mapping[str, list[Any]], count: int, *, ids: list[str] | None, at: datetime | None) -> Rows:
+        """Check rows that came as columns (other protocols). Raises RowsRefused."""
+        rows = [{name: values[place] for name, values in columns.items()} for place in range(count)]
+        self._refuse(rows)
+        absent = [None] * count
+        return self._checked(Rows({name: columns.get(name, absent) for name in self.types}, count, ids, at))
+
+    def _checked(self, rows: Rows) -> Rows:
+        if rows.count == 0:
+            raise Invalid("request has no rows; expected at least one")
+        if rows.ids is not None:
+            if len(rows.ids) != rows.count:
+                raise Invalid(f"request has {rows.count} rows and {len(rows.ids)} ids; expected one id a row, or none at all")
+            if len(set(rows.ids)) != rows.count:
+                raise Invalid("request has one id twice; expected distinct ids")
+        if rows.at is not None and rows.at.tzinfo is None:
+            raise Invalid(f"request's time {rows.at.isoformat()} has no time zone; write it as {rows.at.isoformat()}Z")
+        return rows
+
+    def _explain(self, body: bytes) -> None:
+        """Raise RowsRefused if the faults lie in rows."""
+        try:
+            request = decode_any(body)
+        except Invalid:
+            return
+        rows = request.get("rows") if isinstance(request, dict) else None
+        if isinstance(rows, list):
+            self._refuse(rows)
+
+    def _refuse(self, rows: list[Any]) -> None:
+        faults: list[Fault] = []
+        total = 0
+        for place, row in enumerate(rows):
+            for column, fault in self._faults(row):
+                total += 1
+                if len(faults) < FAULTS_TOLD:
+                    faults.append(Fault(row=place, column=column, fault=fault))
+        if faults:
+            raise RowsRefused(self.endpoint, faults, total=total)
+
+    def _faults(self, row: Any) -> list[tuple[str | None, str]]:
+        if not isinstance(row, dict):
+            return [(None, f"is {type(row).__name__}; expected an object of column names and values")]
+        known = ", ".join(self.types)
+        missing = [(name, f"column {name!r} is missing") for name in self.required - row.keys()]
+        strange = [str(name)[:200] for name in row.keys() - self.types.keys()]
+        found: list[tuple[str | None, str]] = [
+            *missing,
+            *((name, f"column {name!r} is not known (known are: {known})") for name in strange),
+        ]
+        for name, value in row.items():
+            if name in self.types:
+                try:
+                    convert(value, self.types[name])
+                except Invalid as error:
+                    found.append((name, f"column {name!r}: {str(error).removeprefix('input was not understood: ')}"))
+        return sorted(found, key=lambda fault: str(fault[0]))
+
+
+def row_schema(
+    endpoint: str, specs: Sequence[ModelSpec], shadows: Sequence[ModelSpec], plan: ReadPlan | None, sticky_by: str | None
+) -> RowSchema:
+    """Return what a row must bring so that every routed model can answer it; what only shadows need may be left out.
+
+    Raises Invalid when models disagree on a column's type, or need one that nobody brings.
+    """
+    looked_up = set(plan.features) if plan is not None else set()
+    types: dict[str, Any] = {}
+    required: set[str] = set()
+    for spec in (*specs, *shadows):
+        routed = spec in specs
+        inputs = {column.name: column for column in spec.signature.inputs}
+        brought = spec.request_columns or tuple(name for name in inputs if name not in looked_up)
+        fed = {name for names in spec.tensors.values() for name in names}
+        if lacking := sorted(fed - set(brought) - looked_up):
+            raise Invalid(f"endpoint {endpoint!r}: a model takes {', '.join(lacking)}, which neither the request nor its features bring")
+        for name in brought:
+            column = inputs.get(name)
+            if column is None:
+                continue  # a join key, below
+            kind = column_type(column, optional=not (routed and column.required))
+            if name in types and types[name] != kind and column_type(column, optional=True) != types[name] | None:
+                raise Invalid(f"endpoint {endpoint!r}: its models disagree on the type of column {name!r}")
+            if routed and column.required:
+                required.add(name)
+                types[name] = kind
+            else:
+                types.setdefault(name, kind)
+        for name in brought:
+            if name not in types:
+                types[name] = _ANY_KIND
+                required.update({name} if routed else ())
+    for view in plan.views if plan is not None else ():
+        for name, key in zip(view.view.entity, view.key_kinds, strict=True):
+            if types.get(name, _ANY_KIND) == _ANY_KIND:
+                types[name] = (str if key == "string" else Annotated[int, _LONG]) | None  # None is nobody: nothing is looked up
+            required.add(name)
+    if sticky_by is not None and sticky_by not in types:
+        types[sticky_by] = _ANY_KIND
+        required.add(sticky_by)
+    return RowSchema(endpoint, types, required)
+
+
+def column_type(column: Column, *, optional: bool) -> Any:
+    """Return the type that checks a column's values, its range and categories included."""
+    kind: Any
+    if column.kind == "string":
+        kind = Literal[column.categories] if column.categories else str
+    elif column.kind == "boolean":
+        kind = bool
+    else:
+        low, high = column.low, column.high
+        if column.kind == "long":
+            kind = Annotated[int, Meta(ge=_LONG.ge if low is None else int(low), le=_LONG.le if high is None else int(high))]
+        else:
+            kind = Annotated[float, Meta(ge=low, le=high)] if low is not None or high is not None else float
+    return kind | None if optional else kind

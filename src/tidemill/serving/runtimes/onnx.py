@@ -1,0 +1,116 @@
+"""Models in ONNX, run by ONNX Runtime."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidemill.core.errors import Corrupt, Invalid
+from tidemill.core.signature import ModelSpec
+from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, Scores, checked
+
+_NUMERIC: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+_TEXT = "tensor(string)"
+
+
+class OnnxRuntime:
+    """A session of one thread by default: workers are processes, and threads of theirs would only fight over the cores."""
+
+    def __init__(self, path: Path, spec: ModelSpec, *, model: str, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._model, self._spec = model, spec
+        try:
+            # From bytes: a model file may name other files, which are not to be looked for beside it.
+            self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        except FileNotFoundError:
+            raise Corrupt(f"model bundle of {model} has no {spec.file}; register the model again") from None
+        except Exception as error:  # onnxruntime's own exceptions share no base but this
+            raise Invalid(f"{spec.file} of model {model} is not a model that ONNX Runtime can run: {error}") from error
+        self._fill = self._plan()
+
+    def run(self, columns: Columns, rows: int) -> Scores:
+        feeds = {name: fill(columns, rows) for name, fill in self._fill.items()}
+        try:
+            (answer,) = self._session.run([self._spec.output], feeds)
+        except Exception as error:  # the same
+            raise ModelFailed(self._model, str(error)) from error
+        if answer.ndim == 2:
+            if not 0 <= self._spec.output_index < answer.shape[1]:
+                raise ModelFailed(
+                    self._model, f"output {self._spec.output!r} has {answer.shape[1]} columns, none at {self._spec.output_index}"
+                )
+            answer = answer[:, self._spec.output_index]
+        return checked(np.asarray(answer, dtype=np.float64), rows, self._model)
+
+    def _plan(self) -> dict[str, Callable[[Columns, int], NDArray[Any]]]:
+        inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
+        if set(inputs) != set(self._spec.tensors):
+            raise Invalid(
+                f"model {self._model} takes the tensors {', '.join(sorted(inputs))}, "
+                f"its model.json fills {', '.join(sorted(self._spec.tensors)) or 'none'}; register it again with a matching model.json"
+            )
+        outputs = {tensor.name: tensor for tensor in self._session.get_outputs()}
+        if self._spec.output not in outputs:
+            raise Invalid(f"model {self._model} has no output {self._spec.output!r} (it has: {', '.join(outputs)})")
+        if not outputs[self._spec.output].type.startswith("tensor("):
+            raise Invalid(
+                f"output {self._spec.output!r} of model {self._model} is no tensor; export the model without ZipMap (zipmap=False)"
+            )
+        return {name: self._filler(name, tensor, self._spec.tensors[name]) for name, tensor in inputs.items()}
+
+    def _filler(self, name: str, tensor: Any, columns: tuple[str, ...]) -> Callable[[Columns, int], NDArray[Any]]:
+        wide = tensor.shape[1] if len(tensor.shape) == 2 else 1
+        if len(tensor.shape) > 2 or (isinstance(wide, int) and wide != len(columns)):
+            raise Invalid(
+                f"tensor {name!r} of model {self._model} has the shape {tensor.shape}; model.json fills it with {len(columns)} columns"
+            )
+        flat = len(tensor.shape) == 1
+        if tensor.type == _TEXT:
+            return lambda found, rows: _text(found, columns, rows, flat)
+        if tensor.type not in _NUMERIC:
+            raise Invalid(f"tensor {name!r} of model {self._model} is a {tensor.type}; expected one of {', '.join([*_NUMERIC, _TEXT])}")
+        kind = _NUMERIC[tensor.type]
+        return lambda found, rows: self._numbers(found, columns, rows, kind, flat)
+
+    def _numbers(self, found: Columns, columns: tuple[str, ...], rows: int, kind: Any, flat: bool) -> NDArray[Any]:
+        filled = np.empty((rows, len(columns)), dtype=kind)
+        for place, name in enumerate(columns):
+            try:
+                filled[:, place] = _present(found[name], kind)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ModelFailed(self._model, f"column {name!r} does not fit its tensor of {np.dtype(kind).name}: {error}") from error
+        return filled[:, 0] if flat else filled
+
+
+def _present(column: Column, kind: Any) -> Column:
+    if kind in (np.float32, np.float64):
+        return column if isinstance(column, np.ndarray) else np.array(column, dtype=np.float64)  # None becomes NaN
+    if isinstance(column, np.ndarray) and np.isnan(column).any():
+        raise ValueError("a missing value has no place in a tensor of whole numbers")
+    return column
+
+
+def _text(found: Columns, columns: tuple[str, ...], rows: int, flat: bool) -> NDArray[Any]:
+    filled = np.empty((rows, len(columns)), dtype=object)
+    for place, name in enumerate(columns):
+        filled[:, place] = ["" if value is None else value for value in found[name]]
+    return filled[:, 0] if flat else filled
+
+
+def load_onnx(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> OnnxRuntime:
+    """Load the ONNX file of a bundle."""
+    return OnnxRuntime(folder / spec.file, spec, model=model, threads=threads)

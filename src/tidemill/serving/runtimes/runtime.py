@@ -1,0 +1,86 @@
+"""What a runtime is, and the table of those there are."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidemill.core.codec import decode
+from tidemill.core.errors import Corrupt, Invalid, NotPermitted, TidemillError
+from tidemill.core.settings import nearest
+from tidemill.core.signature import SPEC_FILE, ModelSpec
+
+Column = Sequence[Any] | NDArray[Any]
+Columns = Mapping[str, Column]
+Scores = NDArray[np.float64]
+
+# Members are loaded when chosen; they never import this table's members.
+RUNTIMES = {
+    "onnx": "tidemill.serving.runtimes.onnx:load_onnx",
+    "python": "tidemill.serving.runtimes.python:load_python",
+}
+
+
+class Runtime(Protocol):
+    """One loaded model. The law for every implementation:
+
+    - run is deterministic and keeps no state between calls; it may be called from several threads.
+    - Numeric columns are lists or arrays, None and NaN meaning missing; text columns hold str, None meaning missing.
+    - It returns one finite float64 a row; anything else, and any exception of the model, is ModelFailed.
+    - What does not fit the spec is found when loading, not when running: Invalid.
+    """
+
+    def run(self, columns: Columns, rows: int) -> Scores:
+        """Return the score of each row."""
+        ...
+
+
+class ModelFailed(TidemillError):
+    """The model raised, or gave something that is no answer."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        self.model, self.reason = model, reason
+        super().__init__(f"model {model} failed: {reason}; the request is fine, look at the model with: tidemill model show {model}")
+
+
+class RuntimeRefused(NotPermitted):
+    """The server's settings do not allow this kind of model."""
+
+    def __init__(self, runtime: str, trusted: Sequence[str]) -> None:
+        self.runtime = runtime
+        super().__init__(
+            f"this server does not load models of runtime {runtime!r} (it trusts: {', '.join(trusted)}); "
+            f"if the bundle's code may run here, add {runtime!r} to the setting trusted_runtimes"
+        )
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """Return the spec of a bundle. Raises Corrupt when the bundle has none."""
+    try:
+        data = (folder / SPEC_FILE).read_bytes()
+    except FileNotFoundError:
+        raise Corrupt(f"model bundle {folder.name} has no {SPEC_FILE}; register the model again") from None
+    return decode(data, ModelSpec, what=f"{SPEC_FILE} of bundle {folder.name}")
+
+
+def load_runtime(folder: Path, spec: ModelSpec, *, trusted: Sequence[str], model: str, threads: int = 1) -> Runtime:
+    """Load the model of a bundle. Raises Invalid, Corrupt, RuntimeRefused."""
+    if spec.runtime not in RUNTIMES:
+        raise Invalid(f"model runtime {spec.runtime!r} is not known; {nearest(spec.runtime, list(RUNTIMES))}")
+    if spec.runtime not in trusted:
+        raise RuntimeRefused(spec.runtime, trusted)
+    module, _, name = RUNTIMES[spec.runtime].partition(":")
+    runtime: Runtime = getattr(import_module(module), name)(folder, spec, model=model, threads=threads)
+    return runtime
+
+
+def checked(scores: Scores, rows: int, model: str) -> Scores:
+    """Return scores if they are one finite number a row. Raises ModelFailed."""
+    if scores.shape != (rows,):
+        raise ModelFailed(model, f"it gave an answer of shape {scores.shape} for {rows} rows")
+    if not np.isfinite(scores).all():
+        raise ModelFailed(model, f"its score of row {int(np.flatnonzero(~np.isfinite(scores))[0])} is not a finite number")
+    return scores

@@ -1,0 +1,262 @@
+"""One serving worker: a process that loads what the config names, answers on one port, and swaps to a new config without a pause.
+
+    python -m tidemill.serving.worker --home DIR --index 0 --fd 5          a port that the supervisor holds
+    python -m tidemill.serving.worker --home DIR --index 0 --host 127.0.0.1 --port 7701
+
+It needs neither the control plane nor the catalog.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tidemill.core.clock import EPOCH, open_clock
+from tidemill.core.errors import TidemillError
+from tidemill.core.process import follow_supervisor, start_logging
+from tidemill.core.settings import STATE_NAME, Settings, load_settings
+from tidemill.serving.background import GroupCommit, Shadows
+from tidemill.serving.config import (
+    EndpointConfig,
+    ServingConfig,
+    WorkerState,
+    config_path,
+    read_config,
+    read_states,
+    write_atomic,
+    write_state,
+)
+from tidemill.serving.http import HttpServer, Limits
+from tidemill.serving.journal import JournalWriter, labels_folder, predictions_folder
+from tidemill.serving.metrics import Metrics
+from tidemill.serving.predict import Models
+from tidemill.serving.problems import refused_reply
+from tidemill.serving.routes import Routes
+from tidemill.serving.world import Builder, World
+from tidemill.store.online import OnlineStore
+from tidemill.store.table import open_online, open_store
+
+LOG = logging.getLogger(__name__)
+WATCH_S = 0.02
+METRICS_S = 2.0
+BACKLOG = 1024
+LAST_GOOD = "last-good.json"
+
+
+class Worker:
+    """The parts of one worker and how they come and go."""
+
+    def __init__(self, home: Path, settings: Settings, *, index: int) -> None:
+        self.state, self.settings, self.index = home / STATE_NAME, settings, index
+        self.clock = open_clock(settings.clock)
+        self.metrics = Metrics(self.state / "run", index)
+        self.journals: dict[str, JournalWriter] = {}
+        self.labels_journal = JournalWriter(labels_folder(self.state), str(index))
+        self.online: OnlineStore | None = None
+        cache = self.state / "cache" / "objects"
+        models = Models(
+            lambda: open_store(settings.objects, cache=cache, base=self.state),
+            self.state / "serving" / "bundles",
+            trusted=settings.trusted_runtimes,
+        )
+        self.builder = Builder(models, clock=self.clock, metrics=self.metrics, online=self._open_online, journal=self._journal)
+        self.port = 0
+        self.refused = ""
+        self.refused_generation: int | None = None
+        self.seen: tuple[int, int, int] | None = None
+        self.stopping = asyncio.Event()
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve on a listening socket until told to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        self.port = listener.getsockname()[1]
+        shadows = Shadows(loop, self.metrics)
+        commit = GroupCommit(loop) if self.settings.journal_sync == "disk" else None
+        loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self.routes = Routes(
+            clock=self.clock, metrics=self.metrics, labels_journal=self.labels_journal, shadow=shadows.submit, held=commit,
+            exposition=self._exposition,
+        )  # fmt: skip
+        http = HttpServer(self.routes, refused_reply, Limits(body_bytes=self.settings.body_limit_bytes))
+        # Before the first connection is taken: callers of a port that the supervisor holds wait in its queue, and none is refused.
+        await self._adopt(loader)
+        if self.routes.world is None:
+            await self._fall_back(loader)
+        server = await loop.create_server(http.connect, sock=listener, backlog=BACKLOG)
+        self._tell()
+        LOG.info("serving worker %s answers on port %s", self.index, self.port)
+        chores = [loop.create_task(self._watch(loader)), loop.create_task(self._save_metrics(http))]
+        await self.stopping.wait()
+        for chore in chores:
+            chore.cancel()
+        server.close()
+        http.drain()
+        deadline = loop.time() + self.settings.drain_s
+        while http.connections and loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        http.close()
+        await loop.run_in_executor(loader, shadows.close, max(1.0, deadline - loop.time()))
+        await asyncio.sleep(0)  # the last records of shadows
+        if commit is not None:
+            commit.close()
+        loader.shutdown()
+        self.close()
+
+    def close(self) -> None:
+        """Flush journals and leave."""
+        for journal in (*self.journals.values(), self.labels_journal):
+            with contextlib.suppress(OSError):
+                journal.close()
+        if self.online is not None:
+            self.online.close()
+        (self.state / "run" / f"serve-{self.index}.json").unlink(missing_ok=True)
+        LOG.info("serving worker %s has ended", self.index)
+
+    async def _watch(self, loader: ThreadPoolExecutor) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if _stamp(config_path(self.state)) != self.seen:
+                await self._adopt(loader)
+                self._tell()
+
+    async def _adopt(self, loader: ThreadPoolExecutor) -> None:
+        """Serve the published config if it can be served; else go on with what is served, and say why."""
+        path = config_path(self.state)
+        self.seen = _stamp(path)
+        generation: int | None = None
+        try:
+            data = path.read_bytes() if self.seen is not None else None
+            config = read_config(data) if data is not None else ServingConfig(generation=0, published_at=EPOCH)
+            generation = config.generation
+            world = await asyncio.get_running_loop().run_in_executor(loader, self.builder.build, config)
+        except (TidemillError, OSError) as error:
+            self._refuse(str(error), generation)
+            return
+        except Exception as error:
+            LOG.exception("config %s cannot be loaded", generation)
+            self._refuse(f"{type(error).__name__}: {error}", generation)
+            return
+        self._swap(world)
+        self.refused, self.refused_generation = "", None
+        if data is not None:
+            write_atomic(self.state / "serving" / LAST_GOOD, data)
+
+    async def _fall_back(self, loader: ThreadPoolExecutor) -> None:
+        """Serve what was served before this process began, since what is published cannot be."""
+        try:
+            config = read_config((self.state / "serving" / LAST_GOOD).read_bytes())
+            world = await asyncio.get_running_loop().run_in_executor(loader, self.builder.build, config)
+        except (TidemillError, OSError) as error:
+            LOG.error("there is no earlier config to fall back to: %s", error)
+            return
+        self._swap(world)
+
+    def _swap(self, world: World) -> None:
+        self.routes.world = world
+        self.metrics.generation.set(world.config.generation)
+        self.builder.forget(world.config)
+        for key in set(self.journals) - {endpoint.key for endpoint in world.config.endpoints}:
+            self.journals.pop(key).close()
+        gc.collect()
+        gc.freeze()  # models and schemas live as long as the config: the collector need not look at them again
+        LOG.info("config %s is served: %s", world.config.generation, ", ".join(sorted(world.endpoints)) or "no endpoint")
+
+    def _refuse(self, reason: str, generation: int | None) -> None:
+        self.refused, self.refused_generation = reason, generation
+        self.metrics.refused.inc()
+        LOG.error("config %s is not served: %s", generation if generation is not None else "(unreadable)", reason)
+
+    def _tell(self) -> None:
+        world = self.routes.world
+        write_state(
+            self.state,
+            self.index,
+            WorkerState(
+                pid=os.getpid(),
+                port=self.port,
+                generation=world.config.generation if world is not None else -1,
+                ready=world is not None,
+                refused=self.refused,
+                refused_generation=self.refused_generation,
+            ),
+        )
+
+    async def _save_metrics(self, http: HttpServer) -> None:
+        while True:
+            self.metrics.connections.set(len(http.connections))
+            if self.settings.serve_workers > 1:
+                self.metrics.save()
+            await asyncio.sleep(METRICS_S)
+
+    def _exposition(self) -> bytes:
+        return self.metrics.exposition(read_states(self.state))
+
+    def _journal(self, endpoint: EndpointConfig) -> JournalWriter:
+        if endpoint.key not in self.journals:
+            self.journals[endpoint.key] = JournalWriter(predictions_folder(self.state, endpoint.key), str(self.index))
+        return self.journals[endpoint.key]
+
+    def _open_online(self) -> OnlineStore:
+        if self.online is None:
+            self.online = open_online(self.settings.online, base=self.state)
+        return self.online
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+
+def _listen(fd: int | None, host: str, port: int) -> socket.socket:
+    if fd is not None:
+        listener = socket.socket(fileno=fd)
+    else:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a worker until SIGTERM; return its exit code."""
+    parser = argparse.ArgumentParser(prog="tidemill.serving.worker")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--fd", type=int)
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--supervised", action="store_true")
+    options = parser.parse_args(argv)
+    try:
+        settings = load_settings(options.home.resolve()).settings
+        start_logging(settings.log_level)
+        if options.supervised:
+            follow_supervisor()
+        listener = _listen(options.fd, options.host or settings.host, settings.serve_port if options.port is None else options.port)
+        import uvloop
+
+        async def serve() -> None:
+            await Worker(options.home.resolve(), settings, index=options.index).run(listener)
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+    except (TidemillError, OSError) as error:
+        sys.stderr.write(f"serving worker {options.index}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
