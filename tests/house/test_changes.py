@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from sources import ROOT
 
+from tests.house.sources import ROOT
 from tidemill.core.settings import HELP, Settings
 from tidemill.core.values import fields_of
 

@@ -6,7 +6,8 @@ import sys
 from time import perf_counter
 
 import pytest
-from sources import ROOT
+
+from tests.house.sources import ROOT
 
 IMPORT_BUDGET_MS = 100
 HELP_BUDGET_MS = 150

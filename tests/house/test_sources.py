@@ -3,7 +3,8 @@
 import ast
 
 import pytest
-from sources import PACKAGE, ROOT, dotted, module_name, place, python_files, tree
+
+from tests.house.sources import PACKAGE, ROOT, dotted, module_name, place, python_files, tree
 
 LONGEST = 500
 MUTABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)

@@ -1,0 +1,93 @@
+"""The SDK's front: one object a server and project, with the nouns as attributes."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+from tidemill.client.audit import Audit
+from tidemill.client.call import Caller, Doc, Docs
+from tidemill.client.datasets import Datasets
+from tidemill.client.endpoints import Endpoints
+from tidemill.client.features import Features
+from tidemill.client.models import Models
+from tidemill.client.predictions import Predictions, Row
+from tidemill.client.rules import Jobs, Rules
+from tidemill.client.runs import Runs
+from tidemill.client.transport import Transport, open_transport
+from tidemill.core.settings import caller_environment, find_home
+
+
+class Client:
+    """Calls one server for one project. Safe from several threads; close it, or use it in a `with` block."""
+
+    def __init__(self, transport: Transport, *, project: str = "default", token: str | None = None, serving_url: str | None = None) -> None:
+        self.transport, self.project = transport, project
+        self._token, self._serving_url = token, serving_url
+        self._caller = Caller(transport, project)
+        self.datasets = Datasets(self._caller)
+        self.runs = Runs(self._caller)
+        self.models = Models(self._caller)
+        self.endpoints = Endpoints(self._caller)
+        self.features = Features(self._caller)
+        self.rules = Rules(self._caller)
+        self.jobs = Jobs(self._caller)
+        self.audit = Audit(self._caller)
+
+    def __repr__(self) -> str:
+        return f"Client({self.transport!r}, project={self.project!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.transport.close()
+        if "predictions" in self.__dict__:
+            self.predictions.close()
+
+    def status(self) -> Doc:
+        """Return which server this is, who the caller is, what time it is and where predictions are served."""
+        return self._caller.server("/status")
+
+    def settings(self) -> Docs:
+        """Return the server's settings and where each value came from."""
+        return self._caller.server("/settings")
+
+    def controller(self) -> Doc:
+        """Return up to which moment the controller has done all that was due, and when it next has something to do."""
+        return self._caller.get("/controller")
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """The data plane, at the address that was given or that the control plane names."""
+        url = self._serving_url or self.status()["serving_url"]
+        return Predictions(open_transport(url, token=self._token), self.project)
+
+    def predict(self, endpoint: str, rows: Sequence[Row], *, ids: Sequence[str] | None = None, at: datetime | None = None) -> Doc:
+        """Score rows with an endpoint. ids name the predictions, so that a call that is sent again counts once."""
+        return self.predictions.predict(endpoint, rows, ids=ids, at=at)
+
+    def feedback(self, labels: Sequence[Row]) -> Doc:
+        """Send what came of predictions: `{"id": …, "value": …, "at": …}` each."""
+        return self.predictions.feedback(labels)
+
+    def push(self, view: str, rows: Sequence[Row]) -> Doc:
+        """Send events of a feature view to the online store."""
+        return self.predictions.push(view, rows)
+
+
+def connect(url: str | None = None, *, token: str | None = None, project: str | None = None, serving_url: str | None = None) -> Client:
+    """Return a client of the server at url: http://…, https://…, or workspace:FOLDER, which needs no server.
+
+    What is not given comes from TIDEMILL_URL, TIDEMILL_TOKEN and TIDEMILL_PROJECT; without any URL it is the workspace that
+    the current folder lies in. Raises NotFound when there is none.
+    """
+    said = caller_environment()
+    place = url or said.get("url") or f"workspace:{find_home()}"
+    key = token or said.get("token")
+    return Client(open_transport(place, token=key), project=project or said.get("project", "default"), token=key, serving_url=serving_url)

@@ -1,0 +1,66 @@
+"""Datasets over the wire."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tidemill.client.call import Caller, Doc, Docs, segment
+from tidemill.core.errors import ExtraMissing, Invalid
+
+
+class Datasets:
+    """`client.datasets`: versions of tables. A reference is NAME (the newest version) or NAME@VERSION."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def add(self, name: str, source: Path | str | Any, *, description: str = "", reason: str = "") -> Doc:
+        """Make a version of exactly this content: a .parquet, .csv or .tsv file, or a frame of pandas, Polars, DuckDB or Arrow."""
+        with _opened(source) as (file, form):
+            place = f"/datasets/{segment(name)}/versions"
+            return self._caller.upload("POST", place, file, form=form, description=description, reason=reason)
+
+    def append(self, name: str, source: Path | str | Any, *, reason: str = "") -> Doc:
+        """Make a version that has the newest one's rows and then these; what was there is shared, not copied."""
+        with _opened(source) as (file, form):
+            return self._caller.upload("POST", f"/datasets/{segment(name)}/rows", file, form=form, reason=reason)
+
+    def list(self) -> Docs:
+        """Return all datasets by name."""
+        return self._caller.get("/datasets")
+
+    def versions(self, name: str, *, limit: int = 100) -> Docs:
+        """Return the versions of a dataset, newest first."""
+        return self._caller.get(f"/datasets/{segment(name)}/versions", limit=limit)
+
+    def get(self, reference: str, *, at: datetime | None = None) -> Doc:
+        """Return one version; of NAME the newest, as of `at` when given. Raises NotFound."""
+        return self._caller.get(f"/dataset-versions/{segment(reference)}", at=at)
+
+
+@contextmanager
+def _opened(source: Any) -> Iterator[tuple[BinaryIO, str]]:
+    """Yield a file to send and the form that it has; a frame is written as Parquet first."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.suffix not in (".parquet", ".csv", ".tsv") or not path.is_file():
+            raise Invalid(f"{path} is not a .parquet, .csv or .tsv file that can be read; give the path of one, or a frame")
+        with path.open("rb") as file:
+            yield file, path.suffix.lstrip(".")
+        return
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:  # a client without pyarrow sends files only
+        raise ExtraMissing("pyarrow", "ml") from error
+    if not hasattr(source, "__arrow_c_stream__"):
+        raise Invalid(
+            f"a {type(source).__name__} cannot be a dataset; expected a file's path, or a frame of pandas, Polars, DuckDB or Arrow"
+        )
+    with tempfile.TemporaryFile() as file:
+        parquet.write_table(pa.table(source), file, compression="zstd", compression_level=1)
+        file.seek(0)
+        yield file, "parquet"

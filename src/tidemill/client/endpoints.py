@@ -1,0 +1,44 @@
+"""Endpoints and rollouts over the wire."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from tidemill.client.call import Caller, Doc, Docs, segment
+
+
+class Endpoints:
+    """`client.endpoints`: names that callers use, what answers behind them, and how that changes."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def create(self, name: str, model: str, *, sticky_by: str | None = None, reason: str = "") -> Doc:
+        """Make an endpoint that a model version (NAME@VERSION or NAME@alias) answers alone. Raises Conflict when the name is taken."""
+        body = {"name": name, "model": model, "sticky_by": sticky_by, "reason": reason}
+        return self._caller.post("/endpoints", body)
+
+    def list(self) -> Docs:
+        """Return all endpoints by name."""
+        return self._caller.get("/endpoints")
+
+    def get(self, name: str, *, at: datetime | None = None) -> Doc:
+        """Return an endpoint as it is, or as it was at a moment. Raises NotFound."""
+        return self._caller.get(f"/endpoints/{segment(name)}", at=at)
+
+    def routes(self, name: str) -> Docs:
+        """Return every route that an endpoint had, newest first."""
+        return self._caller.get(f"/endpoints/{segment(name)}/routes")
+
+    def rollout(self, name: str, model: str, *, plan: Mapping[str, Any] | None = None, reason: str = "", override: bool = False) -> Doc:
+        """Set a model version against the one that leads. plan: a rollout plan's fields; without one it is a canary."""
+        body = {"model": model, "plan": dict(plan) if plan is not None else None, "reason": reason, "override": override}
+        return self._caller.post(f"/endpoints/{segment(name)}/rollouts", body)
+
+    def rollouts(self, name: str | None = None, *, state: str | None = None, limit: int = 100) -> Docs:
+        """Return rollouts, newest first, of one endpoint or of all."""
+        return self._caller.get("/rollouts", endpoint=name, state=state, limit=limit)
+
+    def roll_back(self, name: str, *, reason: str) -> Doc:
+        """Take the newest change back: end a running rollout, else return to the variant that led before. Raises Conflict."""
+        return self._caller.post(f"/endpoints/{segment(name)}/rollback", {"reason": reason})

@@ -1,0 +1,36 @@
+"""Feature views and services over the wire."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from tidemill.client.call import Caller, Doc, Docs, segment
+
+
+class Features:
+    """`client.features`: definitions that serve training and serving alike."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def plan(self, views: Sequence[Any], services: Sequence[Any] = ()) -> Doc:
+        """Return what applying these definitions would change. Values of `features.views`, or their fields."""
+        return self._caller.post("/features/plan", {"views": list(views), "services": list(services)})
+
+    def apply(self, views: Sequence[Any], services: Sequence[Any] = (), *, reason: str = "") -> Doc:
+        """Make these definitions hold; one that differs from its newest version becomes the next version."""
+        body = {"views": list(views), "services": list(services), "reason": reason}
+        return self._caller.put("/features", body)
+
+    def views(self) -> Docs:
+        """Return the newest version of each view."""
+        return self._caller.get("/features/views")
+
+    def services(self) -> Docs:
+        """Return the newest version of each service."""
+        return self._caller.get("/features/services")
+
+    def materialize(self, view: str, *, until: datetime | None = None, source: str | None = None, reason: str = "") -> Doc:
+        """Bring a view's values from its dataset into the online store. Doing it again changes nothing."""
+        body = {"until": until, "source": source, "reason": reason}
+        return self._caller.put(f"/features/views/{segment(view)}/materialized", body)
