@@ -1,0 +1,1 @@
+"""Floor 8: the control plane. Translates HTTP to services and back; decides nothing."""

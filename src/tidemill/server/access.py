@@ -1,0 +1,75 @@
+"""Who a request comes from, and whether a browser may send it: the gate before every route."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tidemill.core.settings import Settings
+from tidemill.govern.actors import check_project
+from tidemill.govern.keys import authenticate
+from tidemill.govern.workspace import Workspace
+from tidemill.server.errors import HostRefused, OriginRefused
+
+LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Access:
+    """Opens the workspace for the caller of a request. Safe from several threads."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self._ws = ws
+
+    @property
+    def settings(self) -> Settings:
+        return self._ws.settings
+
+    def enter(self, project: str | None, token: str | None) -> Workspace:
+        """Return the workspace for the actor behind a token. Raises ProjectNotFound, KeyMissing, KeyRefused, NotPermitted."""
+        name = project or self._ws.project
+        if self.settings.authentication == "off":
+            actor = self._ws.actor
+        else:
+            actor = authenticate(self._ws.catalog, token, project=name, at=self._ws.clock.now())
+        with self._ws.catalog.reading() as tx:
+            check_project(tx, name)
+        return self._ws.acting(actor, name)
+
+    def scratch(self) -> Path:
+        """Return the folder for bodies under way: on the disk of the object store, so that keeping one is a rename."""
+        folder = self._ws.state / "tmp"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def check_host(host: str, allowed: frozenset[str]) -> None:
+    """Raises HostRefused unless the Host header names this server. Guards an unauthenticated server against DNS rebinding."""
+    name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+    if name.lower() not in allowed:
+        raise HostRefused(host)
+
+
+def check_origin(method: str, host: str, origin: str | None) -> None:
+    """Raises OriginRefused when a page of another origin asks for a change. Programs send no Origin."""
+    if method not in HARMLESS and origin is not None and origin.partition("://")[2].lower() != host.lower():
+        raise OriginRefused(origin)
+
+
+class BrowserGuard:
+    """Refuses requests that a foreign web page makes a browser send."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Sequence[str], check_hosts: bool) -> None:
+        self.app = app
+        self.allowed = frozenset(name.lower() for name in (*LOCAL_HOSTS, *hosts))
+        self.check_hosts = check_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            host = headers.get("host", "")
+            if self.check_hosts:
+                check_host(host, self.allowed)
+            check_origin(scope["method"], host, headers.get("origin"))
+        await self.app(scope, receive, send)

@@ -1,0 +1,72 @@
+"""The control plane's process: `python -m tidemill.server.process`."""
+
+import argparse
+import logging
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from tidemill.core.errors import TidemillError
+from tidemill.core.process import follow_supervisor, on_stop, start_logging
+from tidemill.govern.workspace import open_workspace
+from tidemill.server.app import create_app
+
+LOG = logging.getLogger("tidemill.control")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which ends with exit code 0 when told to stop: its own way is to die of the signal after draining."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        on_stop(self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve a workspace on a socket that was handed down (--fd), or on the settings' host and port, until SIGTERM; then drain."""
+    parser = argparse.ArgumentParser(prog="tidemill.server.process", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="workspace folder")
+    parser.add_argument("--fd", type=int, help="an open listening socket")
+    parser.add_argument("--supervised", action="store_true", help="end when standard input does")
+    options = parser.parse_args(argv)
+    try:
+        ws = open_workspace(options.home)
+    except TidemillError as error:
+        sys.stderr.write(f"tidemill: {error}\n")
+        return 1
+    start_logging(ws.settings.log_level)
+    if options.supervised:
+        follow_supervisor()
+    settings = ws.settings
+    config = uvicorn.Config(
+        create_app(ws, hosts=(settings.host,)),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_s,
+    )
+    sockets = [socket.socket(fileno=options.fd)] if options.fd is not None else None
+    LOG.info("control plane of %s starts", ws.home)
+    try:
+        Server(config).run(sockets=sockets)
+    finally:
+        ws.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

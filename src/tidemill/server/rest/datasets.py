@@ -1,0 +1,48 @@
+"""Routes of datasets."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pyarrow import parquet
+
+from tidemill.datasets import versions
+from tidemill.datasets.versions import Dataset, DatasetVersion
+from tidemill.govern.workspace import Workspace
+from tidemill.server.rest.route import Limit, Route
+
+Form = Literal["parquet", "csv", "tsv"]
+
+
+def list_datasets(ws: Workspace) -> list[Dataset]:
+    """List datasets by name."""
+    return versions.list_datasets(ws)
+
+
+def list_versions(ws: Workspace, name: str, *, limit: Limit = 100) -> list[DatasetVersion]:
+    """List the versions of a dataset, newest first."""
+    return versions.list_versions(ws, name, limit=limit)
+
+
+def get_version(ws: Workspace, reference: str, *, at: datetime | None = None) -> DatasetVersion:
+    """Return the version that NAME@VERSION names; for NAME the newest, as of `at` when given."""
+    return versions.read_version(ws, reference, at=at)
+
+
+def add_version(ws: Workspace, name: str, *, body: Path, form: Form = "parquet", description: str = "", reason: str = "") -> DatasetVersion:
+    """Make a version of exactly the rows sent; the same content again is the same version."""
+    return versions.add(ws, name, body.rename(body.with_suffix(f".{form}")), description=description, reason=reason)
+
+
+def append_rows(ws: Workspace, name: str, *, body: Path, form: Literal["parquet"] = "parquet", reason: str = "") -> DatasetVersion:
+    """Make a version that has the newest one's rows and then those sent."""
+    return versions.append(ws, name, parquet.read_table(body), reason=reason)
+
+
+ROUTES = (
+    Route("GET", "/datasets", list_datasets),
+    Route("GET", "/datasets/{name}/versions", list_versions),
+    Route("POST", "/datasets/{name}/versions", add_version, status=201),
+    Route("POST", "/datasets/{name}/rows", append_rows, status=201),
+    Route("GET", "/dataset-versions/{reference}", get_version),
+)

@@ -1,0 +1,82 @@
+"""Routes of endpoints and rollouts."""
+
+from datetime import datetime
+
+from tidemill.core.values import Value
+from tidemill.deploy import endpoints, rollouts
+from tidemill.deploy.endpoints import Endpoint, RouteSpan
+from tidemill.deploy.plans import RolloutPlan, canary_plan
+from tidemill.deploy.rollouts import Rollout, State
+from tidemill.govern.workspace import Workspace
+from tidemill.server.rest.route import Limit, Route
+
+
+class CreateEndpoint(Value, frozen=True, kw_only=True):
+    """A name for callers. model: NAME@VERSION or NAME@alias."""
+
+    name: str
+    model: str
+    sticky_by: str | None = None
+    reason: str = ""
+
+
+class StartRollout(Value, frozen=True, kw_only=True):
+    """A challenger and the plan by which it may take over; without a plan it is a canary."""
+
+    model: str
+    plan: RolloutPlan | None = None
+    reason: str = ""
+    override: bool = False
+
+
+class Because(Value, frozen=True, kw_only=True):
+    """Why something is done."""
+
+    reason: str
+
+
+def list_endpoints(ws: Workspace) -> list[Endpoint]:
+    """List endpoints by name."""
+    return endpoints.list_endpoints(ws)
+
+
+def create_endpoint(ws: Workspace, *, body: CreateEndpoint) -> Endpoint:
+    """Make an endpoint that one model version answers alone."""
+    return endpoints.create_endpoint(ws, body.name, body.model, sticky_by=body.sticky_by, reason=body.reason)
+
+
+def get_endpoint(ws: Workspace, name: str, *, at: datetime | None = None) -> Endpoint:
+    """Return an endpoint as it is, or as it was at a moment."""
+    return endpoints.read_endpoint(ws, name, at=at)
+
+
+def list_routes(ws: Workspace, name: str) -> list[RouteSpan]:
+    """List every route that an endpoint had, newest first."""
+    return endpoints.route_history(ws, name)
+
+
+def start_rollout(ws: Workspace, name: str, *, body: StartRollout) -> Rollout:
+    """Set a model version against the one that leads an endpoint."""
+    plan = body.plan if body.plan is not None else canary_plan()
+    return rollouts.start_rollout(ws, name, body.model, plan=plan, reason=body.reason, override=body.override)
+
+
+def list_rollouts(ws: Workspace, *, endpoint: str | None = None, state: State | None = None, limit: Limit = 100) -> list[Rollout]:
+    """List rollouts, newest first."""
+    return rollouts.list_rollouts(ws, endpoint=endpoint, state=state, limit=limit)
+
+
+def roll_back(ws: Workspace, name: str, *, body: Because) -> Endpoint:
+    """Take the newest change of an endpoint back."""
+    return rollouts.roll_back(ws, name, reason=body.reason)
+
+
+ROUTES = (
+    Route("GET", "/endpoints", list_endpoints),
+    Route("POST", "/endpoints", create_endpoint, status=201),
+    Route("GET", "/endpoints/{name}", get_endpoint),
+    Route("GET", "/endpoints/{name}/routes", list_routes),
+    Route("POST", "/endpoints/{name}/rollouts", start_rollout, status=201),
+    Route("POST", "/endpoints/{name}/rollback", roll_back),
+    Route("GET", "/rollouts", list_rollouts),
+)

@@ -1,0 +1,61 @@
+"""Routes of feature views and services."""
+
+from datetime import datetime
+
+from tidemill.core.values import Value
+from tidemill.features import definitions, materialize
+from tidemill.features.definitions import FeaturePlan, ServiceVersion, ViewVersion
+from tidemill.features.materialize import Materialized
+from tidemill.features.views import FeatureService, FeatureView
+from tidemill.govern.workspace import Workspace
+from tidemill.server.rest.route import Route
+
+
+class Definitions(Value, frozen=True, kw_only=True):
+    """Views and services as they shall be."""
+
+    views: tuple[FeatureView, ...] = ()
+    services: tuple[FeatureService, ...] = ()
+    reason: str = ""
+
+
+class Materialize(Value, frozen=True, kw_only=True):
+    """Up to when, and from which version of the source."""
+
+    until: datetime | None = None
+    source: str | None = None
+    reason: str = ""
+
+
+def list_views(ws: Workspace) -> list[ViewVersion]:
+    """List the newest version of each view."""
+    return definitions.list_views(ws)
+
+
+def list_services(ws: Workspace) -> list[ServiceVersion]:
+    """List the newest version of each service."""
+    return definitions.list_services(ws)
+
+
+def plan_features(ws: Workspace, *, body: Definitions) -> FeaturePlan:
+    """Say what applying these definitions would change."""
+    return definitions.plan(ws, body.views, body.services)
+
+
+def apply_features(ws: Workspace, *, body: Definitions) -> FeaturePlan:
+    """Make these definitions hold; applying them again changes nothing."""
+    return definitions.apply(ws, body.views, body.services, reason=body.reason)
+
+
+def materialize_view(ws: Workspace, name: str, *, body: Materialize) -> Materialized:
+    """Put a view's events online."""
+    return materialize.materialize(ws, name, body.until, source=body.source, reason=body.reason)
+
+
+ROUTES = (
+    Route("PUT", "/features", apply_features),
+    Route("POST", "/features/plan", plan_features),
+    Route("GET", "/features/views", list_views),
+    Route("GET", "/features/services", list_services),
+    Route("PUT", "/features/views/{name}/materialized", materialize_view),
+)

@@ -1,0 +1,119 @@
+"""Routes of experiments and runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from tidemill.core.errors import NotFound
+from tidemill.core.ids import RunId
+from tidemill.core.values import Value, field
+from tidemill.govern.workspace import Workspace
+from tidemill.server.rest.route import Limit, Route
+from tidemill.tracking import experiments, runs
+from tidemill.tracking.experiments import Experiment
+from tidemill.tracking.runs import Metric, Run, RunArtifact, RunKind
+
+
+class StartRun(Value, frozen=True, kw_only=True):
+    """What a run begins with. id: made by the caller, so that sending it again starts one run."""
+
+    experiment: str
+    name: str
+    id: RunId | None = None
+    kind: RunKind = "run"
+    parent: RunId | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+
+
+class EndRun(Value, frozen=True, kw_only=True):
+    """How a run ended."""
+
+    status: Literal["finished", "failed", "killed"] = "finished"
+    message: str = ""
+
+
+def list_experiments(ws: Workspace) -> list[Experiment]:
+    """List experiments."""
+    return experiments.list_experiments(ws)
+
+
+def list_runs(
+    ws: Workspace, *, experiment: str | None = None, kinds: Sequence[RunKind] = (), parent: str | None = None, limit: Limit = 100
+) -> list[Run]:
+    """List runs, newest first."""
+    return runs.list_runs(ws, experiment=experiment, kinds=kinds, parent=parent, limit=limit)
+
+
+def start_run(ws: Workspace, *, body: StartRun) -> Run:
+    """Begin a run, with params and tags."""
+    return runs.start_run(
+        ws,
+        body.experiment,
+        name=body.name,
+        kind=body.kind,
+        parent=body.parent,
+        params=body.params,
+        tags=body.tags,
+        sources=body.sources,
+        run_id=body.id,
+    )
+
+
+def get_run(ws: Workspace, run: str) -> Run:
+    """Return a run with its params, tags, latest metrics and artifacts."""
+    return runs.read_run(ws, run)
+
+
+def log_params(ws: Workspace, run: RunId, *, body: dict[str, str]) -> None:
+    """Write params once."""
+    runs.log_params(ws, run, body)
+
+
+def set_tags(ws: Workspace, run: RunId, *, body: dict[str, str]) -> None:
+    """Write tags, replacing those of the same key."""
+    runs.set_tags(ws, run, body)
+
+
+def log_metrics(ws: Workspace, run: RunId, *, body: tuple[Metric, ...]) -> None:
+    """Add points to the histories of metrics, in order."""
+    runs.log_metrics(ws, run, body)
+
+
+def metric_history(ws: Workspace, run: RunId, key: str) -> list[Metric]:
+    """List all points of a metric in the order in which they were logged."""
+    return runs.metric_history(ws, run, key)
+
+
+def log_artifact(ws: Workspace, run: RunId, path: str, *, body: Path) -> RunArtifact:
+    """Keep the bytes sent under a path of a run."""
+    return runs.log_artifact(ws, run, path, body.read_bytes())
+
+
+def get_artifact(ws: Workspace, run: RunId, path: str) -> Path:
+    """Return the bytes under a path of a run."""
+    found = {artifact.path: artifact.digest for artifact in runs.read_run(ws, run).artifacts}
+    if path not in found:
+        raise NotFound(f"run {run} has no artifact {path!r} (it has: {', '.join(found) or 'none'})")
+    return ws.objects.local_path(found[path])
+
+
+def end_run(ws: Workspace, run: RunId, *, body: EndRun) -> Run:
+    """Record how a run ended; ending it again changes nothing."""
+    return runs.end_run(ws, run, status=body.status, message=body.message)
+
+
+ROUTES = (
+    Route("GET", "/experiments", list_experiments),
+    Route("GET", "/runs", list_runs),
+    Route("POST", "/runs", start_run, status=201),
+    Route("GET", "/runs/{run}", get_run),
+    Route("PUT", "/runs/{run}/params", log_params),
+    Route("PUT", "/runs/{run}/tags", set_tags),
+    Route("POST", "/runs/{run}/metrics", log_metrics),
+    Route("GET", "/runs/{run}/metrics/{key:path}", metric_history),
+    Route("PUT", "/runs/{run}/artifacts/{path:path}", log_artifact, status=201),
+    Route("GET", "/runs/{run}/artifacts/{path:path}", get_artifact),
+    Route("PUT", "/runs/{run}/end", end_run),
+)

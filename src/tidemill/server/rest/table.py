@@ -1,0 +1,21 @@
+"""All nouns of the API and the paths they stand under."""
+
+from collections.abc import Mapping
+
+from tidemill.server.rest import audit, datasets, endpoints, features, jobs, models, rules, runs, status
+from tidemill.server.rest.route import Route
+
+SERVER_PREFIX = "/api/v1"
+PROJECT_PREFIX = "/api/v1/projects/{project}"
+
+SERVER_NOUNS: Mapping[str, tuple[Route, ...]] = {"status": status.ROUTES}
+PROJECT_NOUNS: Mapping[str, tuple[Route, ...]] = {
+    "datasets": datasets.ROUTES,
+    "features": features.ROUTES,
+    "runs": runs.ROUTES,
+    "models": models.ROUTES,
+    "endpoints": endpoints.ROUTES,
+    "rules": rules.ROUTES,
+    "jobs": jobs.ROUTES,
+    "audit": audit.ROUTES,
+}
