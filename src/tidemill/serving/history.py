@@ -5,7 +5,7 @@ For the control side: a worker needs none of this.
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -35,20 +35,19 @@ from tidemill.serving.journal import (
 
 INPUT = "input."
 MOMENT = pa.timestamp("us", tz="UTC")
-PREDICTIONS = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field("at", MOMENT),
-        pa.field("score", pa.float64()),
-        pa.field("variant", pa.string()),
-        pa.field("model", pa.string()),
-        pa.field("version", pa.int64()),
-        pa.field("shadow", pa.bool_()),
-        pa.field("latency_ms", pa.float64()),
-        pa.field("trace_id", pa.string()),
-        pa.field("received_at", MOMENT),
-    ]
-)
+_FIELDS: Mapping[str, pa.DataType] = {
+    "id": pa.string(),
+    "at": MOMENT,
+    "score": pa.float64(),
+    "variant": pa.string(),
+    "model": pa.string(),
+    "version": pa.int64(),
+    "shadow": pa.bool_(),
+    "latency_ms": pa.float64(),
+    "trace_id": pa.string(),
+    "received_at": MOMENT,
+}
+PREDICTIONS = pa.schema(_FIELDS)
 ROW_GROUP = 8192
 
 
@@ -167,7 +166,7 @@ def compact(state: Path, endpoint: str) -> CompactReport:
                 continue
             table = _once(_whole([_segment_table(path, None)]))
             days = pc.strftime(table["at"], format="%Y-%m-%d") if table.num_rows else pa.chunked_array([], pa.string())
-            for day in pc.unique(days).to_pylist():
+            for day in (str(each) for each in pc.unique(days).to_pylist()):
                 part = table.filter(pc.equal(days, pa.scalar(day))).sort_by("id")
                 _write_parquet(part, folder / "parquet" / f"day={day}" / f"{path.stem}.parquet")
                 files += 1
@@ -219,7 +218,7 @@ def _records_table(names: tuple[str, ...], records: Sequence[PredictionRecord]) 
     sizes = np.array([len(record.ids) for record in records])
     variants = [record.variants[place] for record in records for place in record.variant]
 
-    def repeated(values: list[Any], kind: pa.DataType) -> pa.Array[Any]:
+    def repeated(values: list[Any], kind: pa.DataType) -> "pa.Array[Any]":
         return pa.array(values, kind).take(pa.array(np.repeat(np.arange(len(values)), sizes), pa.int64()))
 
     columns = {
@@ -239,7 +238,7 @@ def _records_table(names: tuple[str, ...], records: Sequence[PredictionRecord]) 
     return pa.table(columns)
 
 
-def _column(values: list[Any]) -> pa.Array[Any]:
+def _column(values: list[Any]) -> "pa.Array[Any]":
     try:
         found: pa.Array[Any] = pa.array(values, from_pandas=True)  # NaN as null
         return found

@@ -1,8 +1,8 @@
 """The journal: what was acknowledged, in append-only segments, one file a worker, written before the answer goes out.
 
-    journal/predictions/ENDPOINT/WORKER-START.seg   predictions (an endpoint of another project: PROJECT~NAME)
+    journal/predictions/ENDPOINT/WORKER-START-N.seg   predictions (an endpoint of another project: PROJECT~NAME)
     journal/predictions/ENDPOINT/parquet/day=DATE/  the same, compacted: `history` reads and writes these
-    journal/labels/WORKER-START.seg                 labels
+    journal/labels/WORKER-START-N.seg                 labels
 
 A segment is a magic number and frames: length, CRC-32, event time, MessagePack. A writer holds its segment locked, so that others
 can tell one that is complete from one that grows, and a killed writer's lock is gone with it.
@@ -72,7 +72,8 @@ class JournalWriter:
         self.folder, self._worker, self._limit = folder, worker, segment_bytes
         self._guard = threading.Lock()  # between append, which may change segments, and sync
         self._descriptor = -1
-        self._size = 0
+        self._size = self._number = 0
+        self._start = new_id()  # sorts by time
         self._path = folder
 
     def append(self, record: PredictionRecord | LabelRecord, *, at: int) -> int:
@@ -118,7 +119,8 @@ class JournalWriter:
             os.close(self._descriptor)
             self._descriptor = -1
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._path = self.folder / f"{self._worker}-{new_id()}{SUFFIX}"
+        self._number += 1
+        self._path = self.folder / f"{self._worker}-{self._start}-{self._number:06d}{SUFFIX}"
         # Locked under another name first: a segment that shows is locked from its first moment.
         scratch = self._path.with_suffix(".new")
         descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -179,7 +181,7 @@ def segments(folder: Path) -> list[Path]:
         found = [path for path in folder.iterdir() if path.suffix == SUFFIX]
     except FileNotFoundError:
         return []
-    return sorted(found, key=lambda path: (path.stem.rpartition("-")[2], path.name))
+    return sorted(found, key=lambda path: (path.stem.partition("-")[2], path.name))
 
 
 def complete(path: Path) -> bool:

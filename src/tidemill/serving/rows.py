@@ -1,5 +1,6 @@
 """Rows of a request: decoded and checked against what the models behind an endpoint take, in one pass; faults are named one by one."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
@@ -15,6 +16,7 @@ from tidemill.features.online import ReadPlan
 FAULTS_TOLD = 20
 PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
 _LONG = Meta(ge=-(2**63), le=2**63 - 1)
+_UNSPEAKABLE = re.compile(r'["\\\x00-\x1f]')
 _ANY_KIND = str | int | float | bool | None
 
 
@@ -140,7 +142,7 @@ def row_schema(
 ) -> RowSchema:
     """Return what a row must bring so that every routed model can answer it; what only shadows need may be left out.
 
-    Raises Invalid when models disagree on a column's type, or need one that nobody brings.
+    Raises Invalid when models disagree on a column's type, need one that nobody brings, or name one that JSON cannot name plainly.
     """
     looked_up = set(plan.features) if plan is not None else set()
     types: dict[str, Any] = {}
@@ -176,6 +178,10 @@ def row_schema(
     if sticky_by is not None and sticky_by not in types:
         types[sticky_by] = _ANY_KIND
         required.add(sticky_by)
+    if unspeakable := sorted(name for name in types if _UNSPEAKABLE.search(name)):
+        raise Invalid(
+            f"endpoint {endpoint!r}: column {unspeakable[0]!r} has a quote, a backslash or a control character in its name; rename it"
+        )
     return RowSchema(endpoint, types, required)
 
 
