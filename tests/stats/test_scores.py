@@ -22,6 +22,7 @@ from tidemill.stats.scores import (
     log_loss,
     mean_interval,
     reliability,
+    spiegelhalter,
     wilson,
 )
 
@@ -120,6 +121,25 @@ def test_calibration_error_tells_honest_from_boastful() -> None:
     labels = rng.random(50_000) < honest
     assert expected_calibration_error(labels, honest) < 0.01
     assert expected_calibration_error(labels, np.full(50_000, 0.7)) == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.slow
+def test_spiegelhalter_raises_false_alarm_as_often_as_it_says_and_finds_boasting() -> None:
+    alarms = found = 0
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        honest = rng.beta(2, 6, 400)
+        labels = rng.random(400) < honest
+        alarms += spiegelhalter(labels, honest).p_value < 0.1
+        found += spiegelhalter(labels, honest**1.5).p_value < 0.1
+    assert 0.07 <= alarms / 1000 <= 0.13
+    assert found > 900
+
+
+def test_spiegelhalter_by_hand() -> None:
+    assert spiegelhalter([1, 0], [0.9, 0.2]).statistic == pytest.approx((0.1 * -0.8 + -0.2 * 0.6) / math.sqrt(0.64 * 0.09 + 0.36 * 0.16))
+    assert spiegelhalter([1, 0], [1.0, 0.0]).p_value == 1
+    assert spiegelhalter([0, 0], [1.0, 0.0]).p_value == 0
 
 
 @pytest.mark.slow

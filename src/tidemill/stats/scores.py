@@ -9,6 +9,7 @@ from tidemill.core.errors import Invalid
 from tidemill.core.values import Value
 from tidemill.stats.arrays import BoolArray, EmptyWindow, FloatArray, IntArray, OneClass, check_level, floats, labels_and_scores
 from tidemill.stats.distributions import normal_quantile, normal_two_sided
+from tidemill.stats.drift import TestResult
 
 _SMALLEST_PROBABILITY = 1e-15
 
@@ -169,6 +170,20 @@ def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, *, bins: in
     parts = reliability(labels, scores, bins=bins)
     total = sum(part.count for part in parts)
     return sum(part.count * abs(part.mean_score - part.positive_share) for part in parts) / total
+
+
+def spiegelhalter(labels: ArrayLike, scores: ArrayLike) -> TestResult:
+    """Test whether probabilities come true as often as they say: the statistic is standard normal if they do.
+
+    Probabilities of exactly 0, 1/2 and 1 carry no news; when all are such, statistic 0 and p-value 1 (0 if a certain one is wrong).
+    Raises EmptyWindow. Source: Spiegelhalter, Statistics in Medicine 5, 1986.
+    """
+    label, score = _probabilities(labels, scores)
+    surprise = float(((label - score) * (1 - 2 * score)).sum())
+    spread = math.sqrt(float(((1 - 2 * score) ** 2 * score * (1 - score)).sum()))
+    if spread == 0.0:
+        return TestResult(statistic=0.0, p_value=float(abs(surprise) < 1e-12))
+    return TestResult(statistic=surprise / spread, p_value=normal_two_sided(surprise / spread))
 
 
 def confusion(labels: ArrayLike, scores: ArrayLike, *, threshold: float) -> Confusion:
