@@ -20,8 +20,8 @@ from tidemill.catalog.schema import METADATA
 ROOT = Path(__file__).resolve().parents[1] / "src" / "tidemill"
 
 
-def load_tables() -> dict[str, str]:
-    """Import every module of the owners; return table name -> owner."""
+def load_tables(last: str) -> dict[str, str]:
+    """Import every module of the owners up to the last one asked for; return table name -> owner."""
     owners: dict[str, str] = {}
     for owner in migrate.OWNERS:
         if not (ROOT / owner).is_dir():
@@ -31,6 +31,8 @@ def load_tables() -> dict[str, str]:
                 importlib.import_module(module.name)
         for name in METADATA.tables:
             owners.setdefault(name, owner)
+        if owner == last:
+            break
     return owners
 
 
@@ -41,7 +43,7 @@ def render(kind: str, item: object, context: object) -> str | bool:
 
 
 def main(owner: str, message: str) -> None:
-    owners = load_tables()
+    owners = load_tables(owner)
     folder = ROOT / owner / "migrations"
     folder.mkdir(exist_ok=True)
     last = sorted(path.stem for path in folder.glob(f"{owner}_[0-9]*.py"))

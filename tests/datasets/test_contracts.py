@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import world
 from tidemill.checks.check import list_checks, overall
 from tidemill.core.errors import Invalid
-from tidemill.datasets.contracts import ColumnRule, Contract, ContractBroken, SqlRule, admit, check_contract, examine
-from tidemill.datasets.versions import add, list_datasets, open_table
+from tidemill.datasets.contracts import ColumnRule, Contract, SqlRule, examine
+from tidemill.datasets.intake import ContractBroken, add, append, check_contract, read_contract, set_contract
+from tidemill.datasets.versions import list_datasets, open_table
 from tidemill.govern.workspace import Workspace
 
 BATCH = pa.table({"id": [1, 2, 2, 4], "delay": [5.0, None, 900.0, -10.0], "carrier": ["UA", "AA", "??", "B6"]})
@@ -34,18 +36,32 @@ def test_each_broken_rule_names_count_and_rows() -> None:
 
 
 def test_a_batch_that_breaks_it_is_refused_and_nothing_is_added(ws: Workspace) -> None:
+    set_contract(ws, "flights", CONTRACT)
     with pytest.raises(ContractBroken, match=r"dataset 'flights' breaks its contract: .*nothing was added"):
-        admit(ws, "flights", BATCH, CONTRACT)
+        add(ws, "flights", BATCH)
+    with pytest.raises(ContractBroken, match=r"nothing was added"):
+        append(ws, "flights", BATCH)
     assert list_datasets(ws) == []
 
 
 def test_under_quarantine_bad_rows_are_set_aside_with_a_count(ws: Workspace) -> None:
-    admitted = admit(ws, "flights", BATCH, Contract(columns=CONTRACT.columns, conditions=CONTRACT.conditions, on_violation="quarantine"))
+    set_contract(ws, "flights", Contract(columns=CONTRACT.columns, conditions=CONTRACT.conditions, on_violation="quarantine"))
+    admitted = add(ws, "flights", BATCH)
     assert (admitted.version.rows, admitted.set_aside) == (1, 3)
     assert open_table(ws, "flights").column("id").to_pylist() == [1]
     assert open_table(ws, "flights.quarantine").column("id").to_pylist() == [2, 2, 4]
     recorded = list_checks(ws, admitted.version.node)
     assert overall([record.result for record in recorded]) == "fail"
+
+
+def test_a_contract_has_a_history(ws: Workspace) -> None:
+    set_contract(ws, "flights", CONTRACT)
+    then = ws.clock.now()
+    world.tick(ws, days=1)
+    set_contract(ws, "flights", Contract())
+    assert read_contract(ws, "flights") == Contract()
+    assert read_contract(ws, "flights", at=then) == CONTRACT
+    assert read_contract(ws, "weather") is None
 
 
 def test_a_version_is_checked_after_the_fact(ws: Workspace) -> None:

@@ -31,13 +31,13 @@ def test_a_dataset_is_sent_as_a_file_a_frame_or_text(client: Client, tmp_path: P
     table = world.flights(10)
     parquet.write_table(table, tmp_path / "f.parquet")
     first = client.datasets.add("flights", tmp_path / "f.parquet", description="all flights")
-    assert (first["version"], first["rows"]) == (1, 10)
+    assert (first["version"]["version"], first["version"]["rows"], first["set_aside"]) == (1, 10, 0)
     second = client.datasets.append("flights", world.flights(5))
-    assert (second["version"], second["rows"]) == (2, 15)
+    assert (second["version"]["version"], second["version"]["rows"]) == (2, 15)
     (tmp_path / "t.csv").write_text("a,b\n1,x\n2,y\n")
-    assert client.datasets.add("text", tmp_path / "t.csv")["columns"] == {"a": "int64", "b": "string"}
+    assert client.datasets.add("text", tmp_path / "t.csv")["version"]["columns"] == {"a": "int64", "b": "string"}
     assert [version["version"] for version in client.datasets.versions("flights")] == [2, 1]
-    assert client.datasets.get("flights@1")["digest"] == first["digest"]
+    assert client.datasets.get("flights@1")["digest"] == first["version"]["digest"]
     assert [dataset["name"] for dataset in client.datasets.list()] == ["flights", "text"]
 
 

@@ -17,7 +17,7 @@ from tidemill.govern.workspace import Workspace
 
 
 class OnEvent(Value, frozen=True, kw_only=True, tag="event", tag_field="on"):
-    """Fires for each event of a kind, on a subject (a prefix of it), whose body has these values."""
+    """Fires for each event of a kind, on a subject (a prefix of it), whose body has these values: `tags.by` looks inside of `tags`."""
 
     kind: str
     subject: str = ""
@@ -32,9 +32,7 @@ class OnSchedule(Value, frozen=True, kw_only=True, tag="schedule", tag_field="on
 
     def __post_init__(self) -> None:
         if not croniter.is_valid(self.cron):
-            raise Invalid(
-                f"schedule {self.cron!r} was not understood; expected five cron fields, as in '0 6 1 * *' (06:00 on the first of each month)"
-            )
+            raise Invalid(f"schedule {self.cron!r} was not understood; expected five cron fields, as in '0 6 1 * *': the first at six")
         try:
             ZoneInfo(self.zone)
         except (ZoneInfoNotFoundError, ValueError) as error:
@@ -163,8 +161,15 @@ def matches(trigger: OnEvent, event: Event) -> bool:
     return (
         event.kind == trigger.kind
         and event.subject.startswith(trigger.subject)
-        and all(event.body.get(key) == value for key, value in trigger.where.items())
+        and all(_inside(event.body, key) == value for key, value in trigger.where.items())
     )
+
+
+def _inside(body: dict[str, Any], path: str) -> Any:
+    found: Any = body
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def scheduled(trigger: OnSchedule, *, after: datetime, until: datetime) -> datetime | None:

@@ -22,11 +22,19 @@ from tidemill.core.process import follow_supervisor, on_stop, start_logging
 from tidemill.govern.actors import read_actor
 from tidemill.govern.workspace import Workspace, open_workspace
 from tidemill.pipelines.engine import run_pipeline
-from tidemill.pipelines.project import load_pipeline
+from tidemill.pipelines.project import check_declared, load_pipeline
 
 LOG = logging.getLogger("tidemill.worker")
 PIPELINE_JOB = "pipeline"
 IDLE_S = 0.02
+
+
+class JobAsked(EventBody, frozen=True, kw_only=True, tag="job.asked"):
+    """Somebody asked for work."""
+
+    job: JobId
+    job_kind: str
+    pipeline: str
 
 
 class JobEnded(EventBody, frozen=True, kw_only=True, tag="job.ended"):
@@ -43,6 +51,23 @@ def run_pipeline_job(ws: Workspace, job: Job) -> dict[str, Any]:
     pipeline, params = load_pipeline(ws.home, job.args["pipeline"])
     run = run_pipeline(ws, pipeline, {**params, **job.args.get("params", {})}, cause=job.cause)
     return {"run": run.run, "seconds": run.seconds, "executed": run.executed, "steps": {step.step: step.seconds for step in run.steps}}
+
+
+def ask_pipeline(ws: Workspace, pipeline: str, params: dict[str, Any] | None = None, *, reason: str = "") -> Job:
+    """Ask for a run of a pipeline as a job. Raises NotFound for one that the project does not declare."""
+    ws.require("pipelines.write", pipeline)
+    check_declared(ws.home, pipeline)
+    with ws.catalog.transaction() as tx:
+        job = jobs.enqueue(
+            tx,
+            project=ws.project,
+            kind=PIPELINE_JOB,
+            args={"pipeline": pipeline, "params": params or {}},
+            actor=ws.actor.id,
+            at=ws.clock.now(),
+        )
+        ws.record(tx, JobAsked(job=job.id, job_kind=PIPELINE_JOB, pipeline=pipeline), subject=f"job:{job.id}", reason=reason)
+    return job
 
 
 HANDLERS: dict[str, Callable[[Workspace, Job], dict[str, Any]]] = {PIPELINE_JOB: run_pipeline_job}

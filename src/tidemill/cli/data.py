@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tidemill.cli.show import emit, json_option, opened, table, workspace_options
-from tidemill.datasets import versions
+from tidemill.datasets import intake, versions
 
 
 @click.group()
@@ -22,8 +22,10 @@ def data() -> None:
 @json_option
 def add(name: str, files: tuple[Path, ...], description: str, reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
     """Make a version of dataset NAME from Parquet or CSV FILES. The same content again is the same version."""
-    made = versions.add(opened(home, project), name, list(files), description=description, reason=reason)
-    emit(made, as_json=as_json, text=lambda: f"{made.name}@{made.version}  {made.rows} rows  {made.digest}\n{_schema(made)}")
+    admitted = intake.add(opened(home, project), name, list(files), description=description, reason=reason)
+    made, aside = admitted.version, admitted.quarantine
+    note = f"\n{admitted.set_aside} rows that break the contract were set aside: {aside.name}@{aside.version}" if aside else ""
+    emit(admitted, as_json=as_json, text=lambda: f"{made.name}@{made.version}  {made.rows} rows  {made.digest}\n{_schema(made)}{note}")
 
 
 @data.command("list")

@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import Self
 
 from tidemill.client.audit import Audit
-from tidemill.client.call import Caller, Doc, Docs
+from tidemill.client.call import Caller, Doc, Docs, segment
 from tidemill.client.datasets import Datasets
 from tidemill.client.endpoints import Endpoints
 from tidemill.client.features import Features
 from tidemill.client.models import Models
 from tidemill.client.predictions import Predictions, Row
-from tidemill.client.rules import Jobs, Rules
+from tidemill.client.rules import Jobs, Pipelines, Rules
 from tidemill.client.runs import Runs
 from tidemill.client.transport import Transport, open_transport
 from tidemill.core.settings import caller_environment, find_home
@@ -33,6 +33,7 @@ class Client:
         self.features = Features(self._caller)
         self.rules = Rules(self._caller)
         self.jobs = Jobs(self._caller)
+        self.pipelines = Pipelines(self._caller)
         self.audit = Audit(self._caller)
 
     def __repr__(self) -> str:
@@ -61,6 +62,10 @@ class Client:
     def controller(self) -> Doc:
         """Return up to which moment the controller has done all that was due, and when it next has something to do."""
         return self._caller.get("/controller")
+
+    def trace(self, prediction: str, *, endpoint: str | None = None) -> Doc:
+        """Return the way from an answer back to feature values, model, run, code, data, checks and the decision that released it."""
+        return self._caller.get(f"/predictions/{segment(prediction)}/trace", endpoint=endpoint)
 
     @cached_property
     def predictions(self) -> Predictions:

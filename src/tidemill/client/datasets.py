@@ -18,7 +18,10 @@ class Datasets:
         self._caller = caller
 
     def add(self, name: str, source: Path | str | Any, *, description: str = "", reason: str = "") -> Doc:
-        """Make a version of exactly this content: a .parquet, .csv or .tsv file, or a frame of pandas, Polars, DuckDB or Arrow."""
+        """Make a version of exactly this content: a .parquet, .csv or .tsv file, or a frame of pandas, Polars, DuckDB or Arrow.
+
+        Rows that break the dataset's contract are refused (Invalid) or set aside, as it says; the answer counts them.
+        """
         with _opened(source) as (file, form):
             place = f"/datasets/{segment(name)}/versions"
             return self._caller.upload("POST", place, file, form=form, description=description, reason=reason)
@@ -27,6 +30,14 @@ class Datasets:
         """Make a version that has the newest one's rows and then these; what was there is shared, not copied."""
         with _opened(source) as (file, form):
             return self._caller.upload("POST", f"/datasets/{segment(name)}/rows", file, form=form, reason=reason)
+
+    def set_contract(self, name: str, contract: Any, *, reason: str = "") -> Doc:
+        """Hold all rows that come in from now on to a contract: a value of `datasets.contracts`, or its fields."""
+        return self._caller.put(f"/datasets/{segment(name)}/contract", {"contract": contract, "reason": reason})
+
+    def contract(self, name: str) -> Doc | None:
+        """Return what a dataset promises, None when nothing."""
+        return self._caller.get(f"/datasets/{segment(name)}/contract")
 
     def list(self) -> Docs:
         """Return all datasets by name."""

@@ -13,9 +13,12 @@ class Endpoints:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    def create(self, name: str, model: str, *, sticky_by: str | None = None, reason: str = "") -> Doc:
-        """Make an endpoint that a model version (NAME@VERSION or NAME@alias) answers alone. Raises Conflict when the name is taken."""
-        body = {"name": name, "model": model, "sticky_by": sticky_by, "reason": reason}
+    def create(self, name: str, model: str, *, sticky_by: str | None = None, benchmark: str | None = None, reason: str = "") -> Doc:
+        """Make an endpoint that a model version (NAME@VERSION or NAME@alias) answers alone. Raises Conflict when the name is taken.
+
+        benchmark names a version that scores every request along and never answers.
+        """
+        body = {"name": name, "model": model, "sticky_by": sticky_by, "benchmark": benchmark, "reason": reason}
         return self._caller.post("/endpoints", body)
 
     def list(self) -> Docs:
@@ -42,3 +45,13 @@ class Endpoints:
     def roll_back(self, name: str, *, reason: str) -> Doc:
         """Take the newest change back: end a running rollout, else return to the variant that led before. Raises Conflict."""
         return self._caller.post(f"/endpoints/{segment(name)}/rollback", {"reason": reason})
+
+    def performance(
+        self, name: str, *, by: str = "month", zone: str = "UTC", start: datetime | None = None, end: datetime | None = None
+    ) -> Docs:
+        """Return how an endpoint did in each day, week or month of local time: what callers were told ("live"), and each variant."""
+        return self._caller.get(f"/endpoints/{segment(name)}/performance", by=by, zone=zone, start=start, end=end)
+
+    def journal(self, name: str) -> Doc:
+        """Return how many answers of an endpoint are in the journal, and how many of them have a label."""
+        return self._caller.get(f"/endpoints/{segment(name)}/journal")

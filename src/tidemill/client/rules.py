@@ -1,4 +1,4 @@
-"""Rules, the controller and jobs over the wire."""
+"""Rules, pipelines and jobs over the wire."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,3 +38,18 @@ class Jobs:
     def get(self, job: str) -> Doc:
         """Return one job. Raises NotFound."""
         return self._caller.get(f"/jobs/{segment(job)}")
+
+
+class Pipelines:
+    """`client.pipelines`: what the project's Python files define."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def list(self) -> Doc:
+        """Return the pipelines that the project declares, by name."""
+        return self._caller.get("/pipelines")
+
+    def run(self, name: str, params: Mapping[str, Any] | None = None, *, reason: str = "") -> Doc:
+        """Ask for a run; return the job that a worker does. Its end shows in `client.jobs.get`."""
+        return self._caller.post(f"/pipelines/{segment(name)}/runs", {"params": dict(params or {}), "reason": reason})

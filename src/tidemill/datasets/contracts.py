@@ -1,15 +1,13 @@
-"""Data contracts: what a dataset promises, checked in one pass by DuckDB; rows that break it can be set aside."""
+"""Data contracts: what a dataset promises, checked in one pass by DuckDB. Pure; what follows of a breach is `intake`'s."""
 
 from typing import Annotated, Literal
 
 import duckdb
 import pyarrow as pa
 
-from tidemill.checks.check import CheckResult, Evidence, EvidenceTable, overall, record_checks
+from tidemill.checks.check import CheckResult, Evidence, EvidenceTable
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Meta, Value
-from tidemill.datasets.versions import DatasetVersion, add, open_table
-from tidemill.govern.workspace import Workspace
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 SAMPLES = 3
@@ -44,48 +42,6 @@ class Contract(Value, frozen=True, kw_only=True):
     conditions: tuple[SqlRule, ...] = ()
     rows_min: Annotated[int, Meta(ge=0)] = 1
     on_violation: Literal["block", "quarantine", "warn"] = "block"
-
-
-class ContractBroken(Invalid):
-    """A batch broke its contract and was refused."""
-
-    def __init__(self, name: str, results: list[CheckResult]) -> None:
-        self.name, self.results = name, tuple(results)
-        failed = [result.summary for result in results if result.verdict == "fail"]
-        super().__init__(f"dataset {name!r} breaks its contract: {'; '.join(failed)}; nothing was added")
-
-
-class Admitted(Value, frozen=True, kw_only=True):
-    """A batch that passed its contract: the version made of good rows and the one of rows set aside, if any."""
-
-    version: DatasetVersion
-    quarantine: DatasetVersion | None
-    set_aside: int
-    results: tuple[CheckResult, ...]
-
-
-def admit(ws: Workspace, name: str, table: pa.Table, contract: Contract, *, reason: str = "") -> Admitted:
-    """Check a batch and add it as a version of `name`. Raises ContractBroken under the policy block."""
-    ws.require("datasets.write", name)
-    results, bad = examine(table, contract)
-    if overall(results) == "fail" and contract.on_violation == "block":
-        raise ContractBroken(name, results)
-    aside = None
-    if contract.on_violation == "quarantine" and len(bad):
-        keep = pa.array([True] * table.num_rows).to_numpy(zero_copy_only=False).copy()
-        keep[bad] = False
-        aside = add(ws, f"{name}.quarantine", table.take(pa.array(bad)), reason=f"set aside: rows break the contract of {name}")
-        table = table.filter(pa.array(keep))
-    version = add(ws, name, table, reason=reason)
-    record_checks(ws, version.node, results, reason="contract")
-    return Admitted(version=version, quarantine=aside, set_aside=len(bad), results=tuple(results))
-
-
-def check_contract(ws: Workspace, reference: str, contract: Contract) -> list[CheckResult]:
-    """Ask whether a version keeps a contract, and record the answers."""
-    results, _ = examine(open_table(ws, reference), contract)
-    record_checks(ws, f"dataset:{reference}", results, reason="contract")
-    return results
 
 
 def examine(table: pa.Table, contract: Contract) -> tuple[list[CheckResult], list[int]]:

@@ -186,9 +186,8 @@ def open_table(ws: Workspace, reference: str | DatasetVersion, *, columns: Seque
     return pa.concat_tables([pq.read_table(path, columns=wanted) for path in paths(ws, reference)])
 
 
-def _files_of(ws: Workspace, source: pa.Table | Sequence[Path] | Path) -> tuple[dict[str, Digest], pa.Schema, int]:
-    if isinstance(source, pa.Table):
-        return {"part-00000.parquet": _put_parquet(ws, source)}, source.schema, source.num_rows
+def read_files(source: Path | Sequence[Path]) -> pa.Table:
+    """Return the rows of Parquet, CSV or TSV files as one table. Raises Invalid, NotFound."""
     files = [source] if isinstance(source, Path) else list(source)
     if not files:
         raise Invalid("a dataset needs at least one file, got none")
@@ -196,12 +195,18 @@ def _files_of(ws: Workspace, source: pa.Table | Sequence[Path] | Path) -> tuple[
     for path, table in zip(files, tables, strict=True):
         if table.schema.names != tables[0].schema.names:
             raise Invalid(f"{path} has other columns than {files[0]}: {_difference(_columns(tables[0].schema), _columns(table.schema))}")
-    digests = [
-        ws.objects.put_file(path) if path.suffix == ".parquet" else _put_parquet(ws, table)
-        for path, table in zip(files, tables, strict=True)
-    ]
+    return pa.concat_tables(tables)
+
+
+def _files_of(ws: Workspace, source: pa.Table | Sequence[Path] | Path) -> tuple[dict[str, Digest], pa.Schema, int]:
+    if isinstance(source, pa.Table):
+        return {"part-00000.parquet": _put_parquet(ws, source)}, source.schema, source.num_rows
+    files = [source] if isinstance(source, Path) else list(source)
+    table = read_files(files)
+    # A Parquet file that a user gave is kept as it is, byte for byte.
+    digests = [ws.objects.put_file(path) if path.suffix == ".parquet" else _put_parquet(ws, _read_file(path)) for path in files]
     entries = {f"part-{number:05d}.parquet": digest for number, digest in enumerate(digests)}
-    return entries, tables[0].schema, sum(table.num_rows for table in tables)
+    return entries, table.schema, table.num_rows
 
 
 def _read_file(path: Path) -> pa.Table:

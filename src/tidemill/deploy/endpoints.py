@@ -16,18 +16,6 @@ from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_version
 from tidemill.registry.versions import ModelVersion
 
-ENDPOINTS = Table(
-    "endpoints",
-    METADATA,
-    Column("project", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("sticky_by", Text),
-    Column("owner", Text, nullable=False),
-    Column("created_at", Moment, nullable=False),
-    PrimaryKeyConstraint("project", "name"),
-)
-
 
 class Variant(Value, frozen=True, kw_only=True):
     """A model version behind an endpoint."""
@@ -36,6 +24,20 @@ class Variant(Value, frozen=True, kw_only=True):
     model: ModelName
     version: int
     bundle: Digest
+
+
+ENDPOINTS = Table(
+    "endpoints",
+    METADATA,
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("sticky_by", Text),
+    Column("benchmark", JsonValue(Variant)),
+    Column("owner", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    PrimaryKeyConstraint("project", "name"),
+)
 
 
 class Route(Value, frozen=True, kw_only=True):
@@ -83,11 +85,12 @@ GENERATIONS = Table(  # grows with each change that the data plane has to hear o
 
 
 class Endpoint(Value, frozen=True, kw_only=True):
-    """A name that callers use, and what stands behind it now."""
+    """A name that callers use, and what stands behind it now. benchmark: a variant that scores everything along and never answers."""
 
     name: str
     model: ModelName
     sticky_by: str | None
+    benchmark: Variant | None
     owner: str
     created_at: datetime
     route: Route
@@ -136,16 +139,30 @@ def variant_of(version: ModelVersion) -> Variant:
 
 
 def create_endpoint(
-    ws: Workspace, name: str, reference: str, *, sticky_by: str | None = None, reason: str = "", cause: EventId | None = None
+    ws: Workspace,
+    name: str,
+    reference: str,
+    *,
+    sticky_by: str | None = None,
+    benchmark: str | None = None,
+    reason: str = "",
+    cause: EventId | None = None,
 ) -> Endpoint:
-    """Make an endpoint that a model version (NAME@VERSION or NAME@alias) answers alone. Raises Conflict when the name is taken."""
+    """Make an endpoint that a model version (NAME@VERSION or NAME@alias) answers alone. Raises Conflict when the name is taken.
+
+    benchmark names a version that scores every request along without ever answering, whatever is released later: the yardstick.
+    """
     ws.require("deploy.write", name)
     check_name(name, "endpoint")
     version = read_version(ws, reference)
     variant, now = variant_of(version), ws.clock.now()
+    yardstick = variant_of(read_version(ws, benchmark)) if benchmark is not None else None
     route = Route(variants=(variant,), shares={variant.name: 1.0})
     with ws.catalog.transaction() as tx:
-        row = {"project": ws.project, "name": name, "model": version.name, "sticky_by": sticky_by, "owner": ws.actor.id, "created_at": now}
+        row = {
+            "project": ws.project, "name": name, "model": version.name, "sticky_by": sticky_by, "benchmark": yardstick,
+            "owner": ws.actor.id, "created_at": now,
+        }  # fmt: skip
         if not insert_new(tx, ENDPOINTS, [row]):
             raise Conflict(f"endpoint {name!r} is there already; change what answers with: tidemill endpoint rollout {name} {reference}")
         ws.record(
@@ -190,7 +207,8 @@ def fetch_endpoint(tx: Connection, project: str, name: str, *, at: datetime | No
     if row is None or route is None:
         known = tx.execute(select(ENDPOINTS.c.name).where(ENDPOINTS.c.project == project).order_by(ENDPOINTS.c.name)).scalars()
         raise EndpointNotFound(name, list(known))
-    return Endpoint(name=row.name, model=row.model, sticky_by=row.sticky_by, owner=row.owner, created_at=row.created_at, route=route)
+    fields = {field: getattr(row, field) for field in ("name", "model", "sticky_by", "benchmark", "owner", "created_at")}
+    return Endpoint(**fields, route=route)
 
 
 def write_route(ws: Workspace, tx: Connection, name: str, route: Route, *, reason: str, cause: EventId | None = None) -> None:

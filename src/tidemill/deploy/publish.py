@@ -43,21 +43,22 @@ def followed(ws: Workspace, generation: int, *, timeout_s: float = 30.0) -> bool
 
 
 def _endpoint(ws: Workspace, endpoint: Endpoint) -> EndpointConfig:
-    route = endpoint.route
-    variants = tuple(VariantConfig(name=v.name, model=v.model, version=v.version, bundle=v.bundle) for v in route.variants)
+    route, yardstick = endpoint.route, endpoint.benchmark
+    known = {variant.name: variant for variant in (*route.variants, *([yardstick] if yardstick else []))}
+    variants = tuple(VariantConfig(name=v.name, model=v.model, version=v.version, bundle=v.bundle) for v in known.values())
     shares = {name: share for name, share in route.shares.items() if share > 0}
     return EndpointConfig(
         project=ws.project,
         name=endpoint.name,
         variants=variants,
         route=RoutePolicy(shares=shares, sticky_by=endpoint.sticky_by, salt=endpoint.name),
-        shadows=route.shadows,
-        features=_features(ws, endpoint),
+        shadows=tuple(dict.fromkeys((*route.shadows, *([yardstick.name] if yardstick else [])))),
+        features=_features(ws, variants),
     )
 
 
-def _features(ws: Workspace, endpoint: Endpoint) -> ReadPlan | None:
-    services = {read_spec(ws, variant.bundle).feature_service for variant in endpoint.route.variants} - {None}
+def _features(ws: Workspace, variants: tuple[VariantConfig, ...]) -> ReadPlan | None:
+    services = {read_spec(ws, variant.bundle).feature_service for variant in variants} - {None}
     return compile_plan(ws, *sorted(str(service) for service in services)) if services else None
 
 

@@ -18,7 +18,11 @@ from tidemill.pipelines import cache
 from tidemill.pipelines.artifacts import Saved, load, save
 from tidemill.pipelines.fingerprint import code_digest
 from tidemill.pipelines.step import Node, Output, Pipeline, StepContext
+from tidemill.store.trees import put_tree
 from tidemill.tracking.runs import Run, end_run, log_metrics, set_tags, start_run
+
+# The tag of a pipeline run that names the tree of the project's Python files as they were.
+CODE = "code"
 
 
 class StepRun(Value, frozen=True, kw_only=True):
@@ -64,7 +68,10 @@ def run_pipeline(
     ws.require("pipelines.write", pipeline.name)
     graph, values = pipeline.draw(params or {})
     began = elapsed()
-    whole = start_run(ws, pipeline.name, name=pipeline.name, kind="pipeline", params=values, cause=cause)
+    code = put_tree(ws.objects, {file.name: file for file in sorted(ws.home.glob("*.py"))})
+    whole = start_run(
+        ws, pipeline.name, name=pipeline.name, kind="pipeline", params=values, tags={CODE: code}, sources=[f"artifact:{code}"], cause=cause
+    )
     done: dict[str, StepRun] = {}
     memory: dict[Digest, Any] = {}  # values of this run, so that a step need not read what another has just written
     for node in graph.nodes:

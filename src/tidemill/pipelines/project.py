@@ -24,12 +24,18 @@ def declared_pipelines(home: Path) -> dict[str, PipelineDeclared]:
     return convert(read_file(home / FILE_NAME).get("pipelines", {}), dict[str, PipelineDeclared], what=f"[pipelines] of {FILE_NAME}")
 
 
-def load_pipeline(home: Path, name: str) -> tuple[Pipeline, dict[str, Any]]:
-    """Return a pipeline by its name in tidemill.toml or as `module:function`, with its declared params. Raises NotFound, Invalid."""
+def check_declared(home: Path, name: str) -> PipelineDeclared:
+    """Return a pipeline's declaration, without importing it. Raises NotFound."""
     declared = declared_pipelines(home)
     entry = declared.get(name) or (PipelineDeclared(target=name) if ":" in name else None)
     if entry is None:
         raise NotFound(f"there is no pipeline {name!r}; {nearest(name, list(declared))} (declared under [pipelines] of {FILE_NAME})")
+    return entry
+
+
+def load_pipeline(home: Path, name: str) -> tuple[Pipeline, dict[str, Any]]:
+    """Return a pipeline by its name in tidemill.toml or as `module:function`, with its declared params. Raises NotFound, Invalid."""
+    entry = check_declared(home, name)
     found = load_object(home, entry.target)
     if not isinstance(found, Pipeline):
         raise Invalid(f"{entry.target} is a {type(found).__name__}, not a pipeline; decorate the function with @pipeline")

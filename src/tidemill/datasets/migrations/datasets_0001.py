@@ -1,4 +1,4 @@
-"""First tables of datasets."""
+"""Datasets, versions, contracts."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,6 +22,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_check_results")),
     )
     op.create_index("ix_check_results_subject", "check_results", ["project", "subject", "at"], unique=False)
+    op.create_table(
+        "dataset_contracts",
+        sa.Column("project", sa.Text(), nullable=False),
+        sa.Column("dataset", sa.Text(), nullable=False),
+        sa.Column("contract", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("valid_from", sa.BigInteger(), nullable=False),
+        sa.Column("valid_to", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("project", "dataset", "valid_from", name=op.f("pk_dataset_contracts")),
+    )
+    op.create_index("ix_dataset_contracts_current", "dataset_contracts", ["project", "dataset", "valid_to"], unique=False)
     op.create_table(
         "dataset_versions",
         sa.Column("project", sa.Text(), nullable=False),

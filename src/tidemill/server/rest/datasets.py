@@ -6,7 +6,10 @@ from typing import Literal
 
 from pyarrow import parquet
 
-from tidemill.datasets import versions
+from tidemill.core.values import Value
+from tidemill.datasets import intake, versions
+from tidemill.datasets.contracts import Contract
+from tidemill.datasets.intake import Admitted
 from tidemill.datasets.versions import Dataset, DatasetVersion
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Limit, Route
@@ -29,14 +32,31 @@ def get_version(ws: Workspace, reference: str, *, at: datetime | None = None) ->
     return versions.read_version(ws, reference, at=at)
 
 
-def add_version(ws: Workspace, name: str, *, body: Path, form: Form = "parquet", description: str = "", reason: str = "") -> DatasetVersion:
-    """Make a version of exactly the rows sent; the same content again is the same version."""
-    return versions.add(ws, name, body.rename(body.with_suffix(f".{form}")), description=description, reason=reason)
+def add_version(ws: Workspace, name: str, *, body: Path, form: Form = "parquet", description: str = "", reason: str = "") -> Admitted:
+    """Make a version of exactly the rows sent, but for those that the contract sets aside; the same content again is the same version."""
+    return intake.add(ws, name, body.rename(body.with_suffix(f".{form}")), description=description, reason=reason)
 
 
-def append_rows(ws: Workspace, name: str, *, body: Path, form: Literal["parquet"] = "parquet", reason: str = "") -> DatasetVersion:
-    """Make a version that has the newest one's rows and then those sent."""
-    return versions.append(ws, name, parquet.read_table(body), reason=reason)
+def append_rows(ws: Workspace, name: str, *, body: Path, form: Literal["parquet"] = "parquet", reason: str = "") -> Admitted:
+    """Make a version that has the newest one's rows and then those sent, but for those that the contract sets aside."""
+    return intake.append(ws, name, parquet.read_table(body), reason=reason)
+
+
+class SetContract(Value, frozen=True, kw_only=True):
+    """What a dataset shall promise, and why."""
+
+    contract: Contract
+    reason: str = ""
+
+
+def get_contract(ws: Workspace, name: str) -> Contract | None:
+    """Return what a dataset promises, null when nothing."""
+    return intake.read_contract(ws, name)
+
+
+def put_contract(ws: Workspace, name: str, *, body: SetContract) -> Contract:
+    """Hold all rows that come in from now on to a contract."""
+    return intake.set_contract(ws, name, body.contract, reason=body.reason)
 
 
 ROUTES = (
@@ -44,5 +64,7 @@ ROUTES = (
     Route("GET", "/datasets/{name}/versions", list_versions),
     Route("POST", "/datasets/{name}/versions", add_version, status=201),
     Route("POST", "/datasets/{name}/rows", append_rows, status=201),
+    Route("GET", "/datasets/{name}/contract", get_contract),
+    Route("PUT", "/datasets/{name}/contract", put_contract),
     Route("GET", "/dataset-versions/{reference}", get_version),
 )

@@ -3,20 +3,23 @@
 from datetime import datetime
 
 from tidemill.core.values import Value
-from tidemill.deploy import endpoints, rollouts
+from tidemill.deploy import endpoints, performance, rollouts, trace
 from tidemill.deploy.endpoints import Endpoint, RouteSpan
+from tidemill.deploy.performance import JournalCount, Span, SpanPerformance
 from tidemill.deploy.plans import RolloutPlan, canary_plan
 from tidemill.deploy.rollouts import Rollout, State
+from tidemill.deploy.trace import Trace
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Limit, Route
 
 
 class CreateEndpoint(Value, frozen=True, kw_only=True):
-    """A name for callers. model: NAME@VERSION or NAME@alias."""
+    """A name for callers. model: NAME@VERSION or NAME@alias. benchmark: one that scores along and never answers."""
 
     name: str
     model: str
     sticky_by: str | None = None
+    benchmark: str | None = None
     reason: str = ""
 
 
@@ -42,7 +45,7 @@ def list_endpoints(ws: Workspace) -> list[Endpoint]:
 
 def create_endpoint(ws: Workspace, *, body: CreateEndpoint) -> Endpoint:
     """Make an endpoint that one model version answers alone."""
-    return endpoints.create_endpoint(ws, body.name, body.model, sticky_by=body.sticky_by, reason=body.reason)
+    return endpoints.create_endpoint(ws, body.name, body.model, sticky_by=body.sticky_by, benchmark=body.benchmark, reason=body.reason)
 
 
 def get_endpoint(ws: Workspace, name: str, *, at: datetime | None = None) -> Endpoint:
@@ -71,6 +74,23 @@ def roll_back(ws: Workspace, name: str, *, body: Because) -> Endpoint:
     return rollouts.roll_back(ws, name, reason=body.reason)
 
 
+def get_performance(
+    ws: Workspace, name: str, *, by: Span = "month", zone: str = "UTC", start: datetime | None = None, end: datetime | None = None
+) -> list[SpanPerformance]:
+    """Say how an endpoint did in each span of local time: what callers were told, and each variant."""
+    return performance.read_performance(ws, name, by=by, zone=zone, start=start, end=end)
+
+
+def get_journal(ws: Workspace, name: str) -> JournalCount:
+    """Count the answers of an endpoint that are in the journal, and those with a label."""
+    return performance.count_journal(ws, name)
+
+
+def get_trace(ws: Workspace, prediction: str, *, endpoint: str | None = None) -> Trace:
+    """Follow one answer back to feature values, model, run, code, data, checks and the decision that released it."""
+    return trace.trace(ws, prediction, endpoint=endpoint)
+
+
 ROUTES = (
     Route("GET", "/endpoints", list_endpoints),
     Route("POST", "/endpoints", create_endpoint, status=201),
@@ -79,4 +99,7 @@ ROUTES = (
     Route("POST", "/endpoints/{name}/rollouts", start_rollout, status=201),
     Route("POST", "/endpoints/{name}/rollback", roll_back),
     Route("GET", "/rollouts", list_rollouts),
+    Route("GET", "/endpoints/{name}/performance", get_performance),
+    Route("GET", "/endpoints/{name}/journal", get_journal),
+    Route("GET", "/predictions/{prediction}/trace", get_trace),
 )

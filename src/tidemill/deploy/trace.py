@@ -1,0 +1,92 @@
+"""From one answer back to what it came of: feature values as of then, model, run, code, data, checks, the decision that released it."""
+
+from datetime import datetime
+from typing import Any
+
+from tidemill.catalog.events import Event, read_events
+from tidemill.catalog.lineage import Edge, walk
+from tidemill.checks.check import CheckRecord, list_checks
+from tidemill.core.ids import ModelName
+from tidemill.core.values import Value
+from tidemill.datasets.versions import DatasetVersion
+from tidemill.datasets.versions import read_version as read_dataset
+from tidemill.deploy.endpoints import RouteSpan, route_history
+from tidemill.govern.workspace import Workspace
+from tidemill.registry.aliases import read_version
+from tidemill.registry.versions import ModelVersion
+from tidemill.serving.history import JournaledPrediction, find_prediction, read_labels
+from tidemill.tracking.runs import Run, read_run
+
+RELEASE_KINDS = ("endpoint.created", "rollout.started", "rollout.advanced", "rollout.ended", "endpoint.routed")
+
+
+class Trace(Value, frozen=True, kw_only=True):
+    """The way from one answer back. runs begin with the pipeline that trained the model; release ends with the route that answered."""
+
+    prediction: JournaledPrediction
+    label: float | str | None
+    model: ModelVersion
+    checks: tuple[CheckRecord, ...]
+    runs: tuple[Run, ...]
+    code: str | None
+    datasets: tuple[DatasetVersion, ...]
+    features: tuple[str, ...]
+    lineage: tuple[Edge, ...]
+    route: RouteSpan | None
+    release: tuple[Event, ...]
+
+
+def trace(ws: Workspace, prediction_id: str, *, endpoint: str | None = None) -> Trace:
+    """Return where an answer came from. Raises PredictionNotFound."""
+    ws.require("deploy.read", prediction_id)
+    found = find_prediction(ws.state, prediction_id, endpoint=endpoint)
+    name = found.endpoint.rpartition("/")[2]
+    model = read_version(ws, f"{found.model}@{found.version}")
+    with ws.catalog.reading() as tx:
+        edges = walk(tx, ws.project, model.node)
+        events = read_events(tx, ws.project, subject=f"endpoint:{name}", kinds=RELEASE_KINDS, until=found.at, limit=None)
+    nodes = list(dict.fromkeys(node for edge in edges for node in (edge.target, edge.source)))
+    runs = _training_runs(ws, nodes)
+    return Trace(
+        prediction=found,
+        label=_label(ws, prediction_id),
+        model=model,
+        checks=tuple(list_checks(ws, model.node)),
+        runs=runs,
+        code=next((run.tags["code"] for run in runs if "code" in run.tags), None),
+        datasets=tuple(read_dataset(ws, _reference(node)) for node in nodes if node.startswith("dataset:")),
+        features=tuple(_reference(node) for node in nodes if node.startswith(("service:", "view:"))),
+        lineage=tuple(edges),
+        route=_route_at(ws, name, found.at),
+        release=tuple(event for event in events if _tells_of(event, model.version, model.name)),
+    )
+
+
+def _training_runs(ws: Workspace, nodes: list[str]) -> tuple[Run, ...]:
+    runs = [read_run(ws, _reference(node)) for node in nodes if node.startswith("run:")]
+    parents = dict.fromkeys(run.parent for run in runs if run.parent is not None)
+    known = {run.id for run in runs}
+    whole = [read_run(ws, parent) for parent in parents if parent not in known]
+    return tuple(sorted([*whole, *runs], key=lambda run: (run.kind != "pipeline", run.started_at, run.id)))
+
+
+def _route_at(ws: Workspace, endpoint: str, at: datetime) -> RouteSpan | None:
+    spans = (span for span in route_history(ws, endpoint) if span.valid_from <= at and (span.valid_to is None or at < span.valid_to))
+    return next(spans, None)
+
+
+def _tells_of(event: Event, version: int, model: ModelName) -> bool:
+    body: dict[str, Any] = event.body
+    if event.kind == "endpoint.routed":
+        return f"v{version}" in body.get("shares", {})
+    return version in (body.get("challenger"), body.get("version")) or (event.kind == "endpoint.created" and body.get("model") == model)
+
+
+def _label(ws: Workspace, prediction_id: str) -> float | str | None:
+    labels = read_labels(ws.state)
+    found = [value for key, value in zip(labels["id"].to_pylist(), labels["value"].to_pylist(), strict=True) if key == prediction_id]
+    return found[0] if found else None
+
+
+def _reference(node: str) -> str:
+    return node.partition(":")[2]
