@@ -142,7 +142,7 @@ class Plant:
 
         def there() -> bool:
             state = read_states(self.state).get(index)
-            if state is not None and (state.generation == generation or state.refused_generation == generation or state.refused):
+            if state is not None and (state.generation >= generation or state.refused_generation == generation):
                 seen.append(state)
             return bool(seen)
 
@@ -168,7 +168,11 @@ class Plant:
             assert process.poll() is None, log.read_text()
             state = read_states(self.state)[index]
             assert state.ready or not ready, log.read_text()
-            yield Caller(state.port, process, log)
+            caller = Caller(state.port, process, log)
+            try:
+                yield caller
+            finally:
+                caller.close()
         finally:
             end(process)
 

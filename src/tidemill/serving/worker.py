@@ -136,6 +136,9 @@ class Worker:
         generation: int | None = None
         try:
             data = path.read_bytes() if self.seen is not None else None
+            if data is None and (self.routes.world is not None or (self.state / "serving" / LAST_GOOD).exists()):
+                self._refuse("the serving config has gone; publish it again", None)
+                return
             config = read_config(data) if data is not None else ServingConfig(generation=0, published_at=EPOCH)
             generation = config.generation
             world = await asyncio.get_running_loop().run_in_executor(loader, self.builder.build, config)
@@ -157,7 +160,7 @@ class Worker:
             config = read_config((self.state / "serving" / LAST_GOOD).read_bytes())
             world = await asyncio.get_running_loop().run_in_executor(loader, self.builder.build, config)
         except (TidemillError, OSError) as error:
-            LOG.error("there is no earlier config to fall back to: %s", error)
+            LOG.error("no earlier config is served in its place: %s", error)
             return
         self._swap(world)
 
