@@ -235,7 +235,8 @@ class Connection(asyncio.Protocol):
         """Write the answers that are due, in the order of their requests."""
         while self._slots and (reply := self._slots[0].reply) is not None:
             slot = self._slots.popleft()
-            keep = slot.keep_alive and not reply.close
+            over = self._server.draining and not self._slots and not self._in_message
+            keep = slot.keep_alive and not reply.close and not over
             if self._transport is not None:
                 self._transport.write(_head(reply, keep=keep) + reply.body)
             if reply.after is not None:
