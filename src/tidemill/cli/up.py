@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
+from tidemill.cli.show import json_option
 from tidemill.client.http import HttpTransport
 from tidemill.core.clock import wait_until
+from tidemill.core.codec import encode_text
 from tidemill.core.errors import Unavailable
 from tidemill.core.process import on_stop
 from tidemill.core.settings import find_home, load_settings
@@ -22,7 +24,16 @@ READY_S = 60.0
 @click.option("--serve-port", type=click.IntRange(0, 65535), help="Port of predictions. 0 picks a free one.")
 @click.option("--serve-workers", type=click.IntRange(1), help="Number of serving workers.")
 @click.option("--clock", help="The time of the world: system, or simulated:FILE.")
-def up(home: Path | None, host: str | None, port: int | None, serve_port: int | None, serve_workers: int | None, clock: str | None) -> int:
+@json_option
+def up(
+    home: Path | None,
+    host: str | None,
+    port: int | None,
+    serve_port: int | None,
+    serve_workers: int | None,
+    clock: str | None,
+    as_json: bool,
+) -> int:
     """Serve a workspace: dashboard and API, predictions, controller, job workers. Ctrl-C or SIGTERM ends it cleanly."""
     folder = (home or find_home()).resolve()
     arguments = {"host": host, "port": port, "serve_port": serve_port, "serve_workers": serve_workers, "clock": clock}
@@ -36,7 +47,8 @@ def up(home: Path | None, host: str | None, port: int | None, serve_port: int | 
         ready = wait_until(lambda: supervisor.stopping.is_set() or all(map(_answers, transports)), timeout_s=READY_S, every_s=0.05)
         if not ready:
             raise Unavailable(f"the server did not become ready within {READY_S:.0f} s; see why in {supervisor.state / 'logs'}")
-        click.echo(f"dashboard and API  {running.url}\npredictions        {running.serve_url}\nstop with Ctrl-C")
+        text = f"dashboard and API  {running.url}\npredictions        {running.serve_url}\nstop with Ctrl-C"
+        click.echo(encode_text(running) if as_json else text)
         supervisor.run()
     finally:
         supervisor.close()

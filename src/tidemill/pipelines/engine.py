@@ -121,7 +121,8 @@ def _run_node(
             ws, run.id, status="killed" if isinstance(error, KeyboardInterrupt) else "failed", message=f"{type(error).__name__}: {error}"
         )
         raise
-    memory[saved.digest] = value
+    if saved.kind != "json":  # values that JSON says are read back as the next step declares them, now as in a later run
+        memory[saved.digest] = value
     cache.keep(ws, fingerprint, saved, run.id)
     with ws.catalog.transaction() as tx:
         link(tx, ws.project, source=f"run:{run.id}", target=f"artifact:{saved.digest}", relation="wrote", at=ws.clock.now())
@@ -140,7 +141,7 @@ def _values(ws: Workspace, node: Node, inputs: Mapping[str, Saved], memory: Mapp
 
 def _call(ws: Workspace, node: Node, run: Run, arguments: dict[str, Any], cause: EventId | None) -> Any:
     hints = node.step.hints()
-    context = {name: StepContext(ws, run.id, cause) for name in node.step.signature.parameters if hints.get(name) is StepContext}
+    context = {name: StepContext(ws, run, cause) for name in node.step.signature.parameters if hints.get(name) is StepContext}
     tries = Retrying(
         stop=stop_after_attempt(1 + node.step.options.retries), wait=wait_random_exponential(multiplier=0.2, max=30), reraise=True
     )

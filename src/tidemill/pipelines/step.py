@@ -4,24 +4,39 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
+from tidemill.catalog.lineage import link
 from tidemill.core.codec import convert
 from tidemill.core.errors import Invalid
-from tidemill.core.ids import EventId, RunId
+from tidemill.core.ids import EventId
 from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
-from tidemill.tracking.runs import log_metrics, log_params
+from tidemill.tracking.runs import Run, end_run, log_metrics, log_params, start_run
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Trial(Protocol):
+    """What a tuner tells of one trial."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def value(self) -> float | None: ...
+
+
 class StepContext:
     """What a step is given when it asks for a parameter of this type: the workspace and its own run."""
 
-    def __init__(self, ws: Workspace, run: RunId, cause: EventId | None = None) -> None:
-        self.ws, self.run, self.cause = ws, run, cause
+    def __init__(self, ws: Workspace, run: Run, cause: EventId | None = None) -> None:
+        self.ws, self.run, self.cause = ws, run.id, cause
+        self._experiment = run.experiment
 
     def now(self) -> datetime:
         return self.ws.clock.now()
@@ -29,6 +44,18 @@ class StepContext:
     def log(self, **metrics: float) -> None:
         """Log metrics of this step's run."""
         log_metrics(self.ws, self.run, metrics)
+
+    def log_trial(self, trial: Trial) -> None:
+        """Record a tuning trial as a run of its own under this step."""
+        run = start_run(self.ws, self._experiment, name=f"trial-{trial.number}", kind="trial", parent=self.run, params=trial.params)
+        if trial.value is not None:
+            log_metrics(self.ws, run.id, {"value": trial.value})
+        end_run(self.ws, run.id, message=trial.state)
+
+    def reads(self, node: str) -> None:
+        """Note in lineage that this step reads something that no other step gave it: `dataset:flights@3`."""
+        with self.ws.catalog.transaction() as tx:
+            link(tx, self.ws.project, source=node, target=f"run:{self.run}", relation="read", at=self.now())
 
     def log_params(self, **params: Any) -> None:
         """Write params of this step's run."""

@@ -119,6 +119,12 @@ def alias_history(ws: Workspace, model: str) -> list[AliasSet]:
         return [AliasSet(**{name: getattr(row, name) for name in AliasSet.__struct_fields__}) for row in tx.execute(query)]
 
 
+def find_alias(ws: Workspace, model: str, alias: str) -> ModelVersion | None:
+    """Return the version that an alias points at, None while there is no such alias or model."""
+    version = read_aliases(ws, model).get(alias)
+    return None if version is None else read_version(ws, f"{model}@{version}")
+
+
 def read_version(ws: Workspace, reference: str) -> ModelVersion:
     """Return the version that `NAME@3` or `NAME@alias` names; `NAME` is its newest. Raises ModelNotFound, AliasNotFound."""
     ws.require("registry.read", reference)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tidemill.server.rest import audit, datasets, endpoints, features, jobs, models, rules, runs, status
+from tidemill.server.rest import audit, datasets, endpoints, features, jobs, models, pipelines, rules, runs, status
 from tidemill.server.rest.route import Route
 
 SERVER_PREFIX = "/api/v1"
@@ -16,6 +16,7 @@ PROJECT_NOUNS: Mapping[str, tuple[Route, ...]] = {
     "models": models.ROUTES,
     "endpoints": endpoints.ROUTES,
     "rules": rules.ROUTES,
+    "pipelines": pipelines.ROUTES,
     "jobs": jobs.ROUTES,
     "audit": audit.ROUTES,
 }

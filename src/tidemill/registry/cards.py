@@ -1,0 +1,93 @@
+"""Model cards, written from the record: each number comes from a check's evidence. In the form that Hugging Face reads."""
+
+from collections.abc import Sequence
+
+from jinja2 import Environment, StrictUndefined
+
+from tidemill.checks.check import CheckResult
+from tidemill.core.signature import ModelSpec
+from tidemill.govern.workspace import Workspace
+from tidemill.registry.versions import ModelVersion, attach_card, read_spec
+
+_CARD = """\
+---
+library_name: tidemill
+pipeline_tag: tabular-classification
+model-index:
+- name: {{ version.name }}
+  results:
+{%- for key, value in version.metrics.items() %}
+  - task: {type: tabular-classification}
+    metrics:
+    - {type: {{ key }}, value: {{ "%.6g" % value }}}
+{%- endfor %}
+---
+# {{ version.name }}, version {{ version.version }}
+
+{{ purpose or "No purpose was recorded." }}
+
+| | |
+|---|---|
+| made | {{ version.created_at.strftime("%Y-%m-%d %H:%M") }} UTC by {{ version.actor }} |
+| run | {{ version.run or "no record" }} |
+| bundle | `{{ version.bundle }}`, {{ "%.2f" % (version.size_bytes / 1e6) }} MB |
+| runtime | {{ spec.runtime }} |
+| features | {{ spec.feature_service or "all come with the request" }} |
+| checks | **{{ version.verdict }}** |
+
+## What it was asked
+
+| check | verdict | what was found |
+|---|---|---|
+{%- for check in checks %}
+| {{ check.name }} | {{ check.verdict }} | {{ check.summary }} |
+{%- endfor %}
+{% for check in checks %}{% for table in check.evidence.tables %}
+### {{ check.name }}: {{ table.title }}
+
+| {{ table.columns | join(" | ") }} |
+|{{ "---|" * table.columns | length }}
+{%- for row in table.rows %}
+| {% for value in row %}{{ "%.4f" % value if value is float else value }}{{ " | " if not loop.last }}{% endfor %} |
+{%- endfor %}
+{% endfor %}{% endfor %}
+## What it takes
+
+| column | kind | where from |
+|---|---|---|
+{%- for column in spec.signature.inputs %}
+| {{ column.name }} | {{ column.kind }} | {{ "request" if column.name in spec.request_columns else spec.feature_service or "request" }} |
+{%- endfor %}
+
+## Data
+
+{% for source in sources %}- {{ source }}
+{% else %}No record.
+{% endfor %}
+## Limits
+
+{{ limits or "No record." }}
+"""
+
+
+def write_card(
+    ws: Workspace, version: ModelVersion, checks: Sequence[CheckResult], *, sources: Sequence[str] = (), purpose: str = "", limits: str = ""
+) -> ModelVersion:
+    """Write the card of a version from its checks and keep it with the version."""
+    return attach_card(
+        ws, version, render_card(version, read_spec(ws, version.bundle), checks, sources=sources, purpose=purpose, limits=limits)
+    )
+
+
+def render_card(
+    version: ModelVersion,
+    spec: ModelSpec,
+    checks: Sequence[CheckResult],
+    *,
+    sources: Sequence[str] = (),
+    purpose: str = "",
+    limits: str = "",
+) -> str:
+    """Return the card as Markdown. What has no record says so."""
+    template = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True).from_string(_CARD)
+    return template.render(version=version, spec=spec, checks=checks, sources=sources, purpose=purpose, limits=limits)

@@ -1,0 +1,1 @@
+"""Floor 8: worlds that run by a simulated clock: the demo, scenarios, replays, faults."""
