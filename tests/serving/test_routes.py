@@ -118,6 +118,12 @@ def test_an_endpoint_of_another_project_has_its_project_in_front(caller: Caller)
     assert caller.get("/v2/models/lab/other/versions/1/ready").json() == {"name": "lab/other", "ready": True}
 
 
+def test_a_web_page_may_not_call_a_server_without_keys(caller: Caller) -> None:
+    answer = caller.post("/feedback", {"labels": [{"id": "a", "value": 1}]}, Origin="https://example.org")
+    assert (answer.status, answer.json()["type"]) == (403, "/problems/not-permitted")
+    assert caller.post("/v2/models/delay/infer", {}, Origin="null").status == 403
+
+
 def test_a_trace_id_is_journaled(caller: Caller) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     answer = caller.post("/predict/delay", {"rows": [row()]}, traceparent=f"00-{trace}-00f067aa0ba902b7-01")

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from tidemill.core.values import replace
 from tidemill.features.online import ReadPlan
 from tidemill.serving.config import KeyHash, config_path, read_states
 from tidemill.serving.history import find_prediction, inputs, read_labels, read_predictions
+from tidemill.serving.journal import predictions_folder, segments
 
 pytestmark = pytest.mark.slow
 
@@ -216,6 +218,21 @@ def test_what_a_killed_worker_acknowledged_is_in_the_journal_once(plant: Plant, 
     assert len(journaled) == len(set(journaled))
     assert set(acknowledged) <= set(journaled)
     assert len(acknowledged) > 1000
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limits of another process can be set on Linux only")
+def test_a_full_disk_is_a_503_and_what_was_acknowledged_stays(plant: Plant) -> None:
+    plant.publish(plant.endpoint())
+    with plant.worker() as caller:
+        caller.predict(row(), ids=["before"])
+        (segment,) = segments(predictions_folder(plant.state, "delay"))
+        full = resource.prlimit(caller.process.pid, resource.RLIMIT_FSIZE, (segment.stat().st_size + 20, resource.RLIM_INFINITY))
+        answer = caller.post("/predict/delay", {"rows": [row()], "ids": ["refused"]})
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert "nothing was acknowledged, free some space and send it again" in answer.json()["detail"]
+        resource.prlimit(caller.process.pid, resource.RLIMIT_FSIZE, full)
+        caller.predict(row(), ids=["after"])
+    assert read_predictions(plant.state, "delay")["id"].to_pylist() == ["before", "after"]
 
 
 def test_a_swap_under_load_fails_nobody(plant: Plant) -> None:

@@ -176,14 +176,14 @@ class Routes:
     def _endpoint(self, request: Request, name: str) -> Endpoint:
         world = self._served()
         now = self._now(world)
-        world.admit(request.headers.get(b"authorization"), project=None, writes=False, now=now)  # before telling which names there are
+        world.admit(request.headers, project=None, writes=False, now=now)  # before telling which names there are
         endpoint = world.endpoint(name)
-        world.admit(request.headers.get(b"authorization"), project=endpoint.config.project, writes=False, now=now)
+        world.admit(request.headers, project=endpoint.config.project, writes=False, now=now)
         return endpoint
 
     def _admit(self, request: Request, *, writes: bool) -> None:
         world = self._served()
-        world.admit(request.headers.get(b"authorization"), project=None, writes=writes, now=self._now(world))
+        world.admit(request.headers, project=None, writes=writes, now=self._now(world))
 
     def _now(self, world: World) -> datetime:
         return self._clock.now() if world.config.keys is not None else world.config.published_at

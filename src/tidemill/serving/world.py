@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from tidemill.core.clock import Clock
@@ -31,11 +31,14 @@ class World:
             raise EndpointNotFound(name[:200], list(self.endpoints))
         return found
 
-    def admit(self, authorization: bytes | None, *, project: str | None, writes: bool, now: datetime) -> None:
+    def admit(self, headers: Mapping[bytes, bytes], *, project: str | None, writes: bool, now: datetime) -> None:
         """Let a caller pass. project None: any. Raises NotAuthenticated, NotPermitted."""
         if self._keys is None:
+            if b"origin" in headers:
+                # Browsers say where a page comes from; without keys any page that somebody here looks at could send labels.
+                raise NotPermitted('web pages may not call a server that asks for no keys; turn keys on (authentication = "keys")')
             return
-        key = self._key(authorization)
+        key = self._key(headers.get(b"authorization"))
         if key is None or key.expires_at <= now:
             raise NotAuthenticated
         if project is not None and key.project not in ("*", project):

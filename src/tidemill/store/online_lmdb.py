@@ -4,7 +4,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
@@ -38,17 +37,19 @@ class _Environment:
                 str(path), map_size=FIRST_MAP_BYTES, max_readers=MAX_READERS, sync=sync, metasync=sync, max_spare_txns=8, readahead=False
             )
             self.lmdb.reader_check()  # slots of processes that were killed
+            self.map_bytes = self.lmdb.info()["map_size"]
         except (OSError, lmdb.Error) as error:
             raise OnlineUnavailable(f"lmdb:{path}", f"its files cannot be opened ({error})") from error
 
-    @contextmanager
-    def begin(self, *, write: bool) -> "Iterator[lmdb.Transaction[bytes]]":
+    def run(self, work: "Callable[[lmdb.Transaction[bytes]], T]", *, write: bool) -> T:
+        """Do work in a transaction. Raises what LMDB raises when the map is too small, or another process made it larger."""
         with self._gate:
-            self._gate.wait_for(lambda: not self._growing)
+            if self._growing:
+                self._gate.wait_for(lambda: not self._growing)
             self._inside += 1
         try:
             with self.lmdb.begin(write=write) as transaction:
-                yield transaction
+                return work(transaction)
         finally:
             with self._gate:
                 self._inside -= 1
@@ -65,6 +66,7 @@ class _Environment:
                 self.lmdb.set_mapsize(0)
                 if full_at and self.lmdb.info()["map_size"] <= full_at:
                     self.lmdb.set_mapsize(full_at * 2)
+                self.map_bytes = self.lmdb.info()["map_size"]
             finally:
                 self._growing = False
                 self._gate.notify_all()
@@ -178,10 +180,9 @@ class LmdbStore:
         if environment.pid != os.getpid():
             environment = self._environment = _environment(self._path, self._sync)
         while True:
-            size = environment.lmdb.info()["map_size"]
+            size = environment.map_bytes
             try:
-                with environment.begin(write=write) as transaction:
-                    return work(transaction)
+                return environment.run(work, write=write)
             except lmdb.MapFullError:
                 grow = size
             except lmdb.MapResizedError:
