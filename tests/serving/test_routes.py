@@ -139,7 +139,7 @@ def test_metrics_have_names_and_units_by_the_conventions(caller: Caller) -> None
         "tidemill_requests_total",
         "tidemill_predictions_total",
         "tidemill_request_seconds_bucket",
-        "tidemill_config_generation",
+        "tidemill_resident_memory_bytes",
     } <= names
     assert 'tidemill_requests_total{code="200",route="predict",worker="0"}' in text
 

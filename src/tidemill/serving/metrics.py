@@ -63,6 +63,7 @@ class Metrics:
         self.journal_seconds = self._histogram("journal_write", "Writing a request's record.", ["endpoint"])
         self.connections = Gauge("tidemill_connections", "Open connections.", registry=registry)
         self.generation = Gauge("tidemill_config_generation", "Generation of the config that is served.", registry=registry)
+        self.memory = Gauge("tidemill_resident_memory_bytes", "Memory of the worker.", registry=registry)
         self.refused = Counter("tidemill_configs_refused", "Configs that could not be served.", registry=registry)
         self._endpoints: dict[str, EndpointMetrics] = {}
 

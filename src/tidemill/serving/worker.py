@@ -36,7 +36,7 @@ from tidemill.serving.config import (
 )
 from tidemill.serving.http import HttpServer, Limits
 from tidemill.serving.journal import JournalWriter, labels_folder, predictions_folder
-from tidemill.serving.metrics import Metrics
+from tidemill.serving.metrics import Metrics, process_memory_bytes
 from tidemill.serving.predict import Models
 from tidemill.serving.problems import refused_reply
 from tidemill.serving.routes import Routes
@@ -197,6 +197,7 @@ class Worker:
     async def _save_metrics(self, http: HttpServer) -> None:
         while True:
             self.metrics.connections.set(len(http.connections))
+            self.metrics.memory.set(process_memory_bytes())
             if self.settings.serve_workers > 1:
                 self.metrics.save()
             await asyncio.sleep(METRICS_S)
