@@ -12,6 +12,7 @@ from tidemill.client.datasets import Datasets
 from tidemill.client.endpoints import Endpoints
 from tidemill.client.features import Features
 from tidemill.client.models import Models
+from tidemill.client.monitors import Alerts, Monitors
 from tidemill.client.predictions import Predictions, Row
 from tidemill.client.rules import Jobs, Pipelines, Rules
 from tidemill.client.runs import Runs
@@ -31,6 +32,8 @@ class Client:
         self.models = Models(self._caller)
         self.endpoints = Endpoints(self._caller)
         self.features = Features(self._caller)
+        self.monitors = Monitors(self._caller)
+        self.alerts = Alerts(self._caller)
         self.rules = Rules(self._caller)
         self.jobs = Jobs(self._caller)
         self.pipelines = Pipelines(self._caller)

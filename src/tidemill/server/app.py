@@ -21,6 +21,7 @@ from tidemill.server.rest.endpoint import starlette_routes
 from tidemill.server.rest.openapi import document
 from tidemill.server.rest.status import VERSION
 from tidemill.server.rest.table import PROJECT_NOUNS, PROJECT_PREFIX, SERVER_NOUNS, SERVER_PREFIX
+from tidemill.server.web.routes import web_routes
 
 
 def create_app(ws: Workspace, *, hosts: Sequence[str] = ()) -> Starlette:
@@ -32,6 +33,7 @@ def create_app(ws: Workspace, *, hosts: Sequence[str] = ()) -> Starlette:
         StarletteRoute("/problems/{name}", _problem_page),
         *starlette_routes(SERVER_NOUNS, access, prefix=SERVER_PREFIX),
         *starlette_routes(PROJECT_NOUNS, access, prefix=PROJECT_PREFIX),
+        *web_routes(access),
     ]
     guard = Middleware(BrowserGuard, hosts=tuple(hosts), check_hosts=ws.settings.authentication == "off")
     app = Starlette(routes=routes, middleware=[Middleware(Edge), guard], exception_handlers={HTTPException: _told})

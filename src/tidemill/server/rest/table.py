@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tidemill.server.rest import audit, datasets, endpoints, features, jobs, models, pipelines, rules, runs, status
+from tidemill.server.rest import audit, datasets, endpoints, features, jobs, models, monitors, pipelines, rules, runs, status
 from tidemill.server.rest.route import Route
 
 SERVER_PREFIX = "/api/v1"
@@ -15,6 +15,7 @@ PROJECT_NOUNS: Mapping[str, tuple[Route, ...]] = {
     "runs": runs.ROUTES,
     "models": models.ROUTES,
     "endpoints": endpoints.ROUTES,
+    "monitors": monitors.ROUTES,
     "rules": rules.ROUTES,
     "pipelines": pipelines.ROUTES,
     "jobs": jobs.ROUTES,

@@ -1,0 +1,1 @@
+"""The dashboard: pages rendered on the server, each from one typed value."""
