@@ -36,6 +36,7 @@ _NAMES: dict[str, str] = {
     "open_workspace": "tidemill.govern.workspace:open_workspace",
     "parity_check": "tidemill.training.evaluate:parity_check",
     "pipeline": "tidemill.pipelines.step:pipeline",
+    "put_table": "tidemill.pipelines.artifacts:put_table",
     "quality_check": "tidemill.training.evaluate:quality_check",
     "read_dataset": "tidemill.datasets.versions:read_version",
     "read_model": "tidemill.registry.aliases:read_version",

@@ -26,9 +26,7 @@ class Saved(Value, frozen=True, kw_only=True):
 def save(store: ObjectStore, value: Any, *, what: str) -> Saved:
     """Store a value by its type. Raises Invalid for one that has no safe form."""
     if isinstance(value, pa.Table):
-        sink = pa.BufferOutputStream()
-        pq.write_table(value, sink, compression="zstd", compression_level=1)
-        return Saved(kind="table", digest=store.put(sink.getvalue().to_pybytes()))
+        return Saved(kind="table", digest=put_table(store, value))
     if isinstance(value, np.ndarray) and value.dtype != object:
         buffer = io.BytesIO()
         np.save(buffer, value, allow_pickle=False)
@@ -42,6 +40,13 @@ def save(store: ObjectStore, value: Any, *, what: str) -> Saved:
             f"{what} is a {type(value).__name__}, which cannot be stored safely; return an Arrow table, a NumPy array, bytes, "
             "or values that JSON can say (numbers, text, lists, dicts, Tidemill values)"
         ) from error
+
+
+def put_table(store: ObjectStore, table: pa.Table) -> Digest:
+    """Store a table as one Parquet file; return its digest."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", compression_level=1)
+    return store.put(sink.getvalue().to_pybytes())
 
 
 def load(store: ObjectStore, saved: Saved, hint: Any = Any) -> Any:

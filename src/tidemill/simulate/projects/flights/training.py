@@ -97,10 +97,19 @@ def judged(ctx: tm.StepContext, exported: dict[str, object], rows: pa.Table, hol
 
 @tm.step(cache=False)
 def registered(
-    ctx: tm.StepContext, exported: dict[str, object], checks: list[tm.CheckResult], rows: pa.Table, sources: dict[str, str]
+    ctx: tm.StepContext,
+    exported: dict[str, object],
+    checks: list[tm.CheckResult],
+    rows: pa.Table,
+    holdout_days: int,
+    sources: dict[str, str],
 ) -> dict[str, object]:
     """Register a version with its evidence and a card; the rule that watches for new versions takes it from there."""
     newest = pc.max(rows["scored_at"]).as_py()
+    _, unseen = tm.split_by_time(rows, timestamp="scored_at", last=timedelta(days=holdout_days))
+    scores = [None] * (rows.num_rows - unseen.num_rows) + tm.score_bundle(ctx.ws.objects, exported["bundle"], unseen).tolist()
+    seen = rows.select(["scored_at", "late", *COLUMNS, *CATEGORICAL]).append_column("score", pa.array(scores, pa.float64()))
+    reference = tm.put_table(ctx.ws.objects, seen.rename_columns(["event_timestamp", "label", *seen.column_names[2:]]))
     version = tm.register(
         ctx.ws,
         MODEL,
@@ -108,7 +117,7 @@ def registered(
         run=ctx.run,
         checks=checks,
         metrics={key: value for check in checks[:2] for key, value in check.evidence.values.items()},
-        tags={"made_by": "train", "data_until": newest.isoformat()},
+        tags={"made_by": "train", "data_until": newest.isoformat(), "reference": reference},
         sources=[f"dataset:{source}" for source in sources.values()],
         description="Will this flight arrive more than 15 minutes late?",
         reason="trained by the pipeline",
@@ -133,7 +142,7 @@ def train(days: int = 151, holdout_days: int = 14, trials: int = 4, seed: int = 
     params = tuned(rows, holdout_days, trials, seed)
     model = fitted(rows, params, holdout_days, seed)
     bundle = exported(model, rows, holdout_days)
-    registered(bundle, judged(bundle, rows, holdout_days), rows, pinned)
+    registered(bundle, judged(bundle, rows, holdout_days), rows, holdout_days, pinned)
 
 
 @tm.step(cache=False)
@@ -146,7 +155,7 @@ def swapped(ctx: tm.StepContext, one: str, other: str) -> dict[str, object]:
     files = {entry.path: ctx.ws.objects.get(entry.digest) for entry in tm.read_tree(ctx.ws.objects, champion.bundle).entries}
     model = files[spec.file]
     bundle = tm.write_bundle(ctx.ws.objects, model, tm.replace(spec, tensors=tensors))
-    tags = {"made_by": "hand", "data_until": ctx.now().isoformat()}
+    tags = {**champion.tags, "made_by": "hand", "data_until": ctx.now().isoformat()}
     version = tm.register(ctx.ws, MODEL, bundle, run=ctx.run, tags=tags, reason="a hurried change, not checked", cause=ctx.cause)
     return {"model": version.name, "version": version.version}
 
