@@ -1,0 +1,1 @@
+"""Floor 6: windows of production held against a reference; detectors, reports, alerts."""

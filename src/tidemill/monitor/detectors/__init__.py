@@ -1,0 +1,1 @@
+"""The detectors of drift in numbers, one file each."""
