@@ -124,9 +124,9 @@ def caller_environment() -> dict[str, str]:
     return {name: os.environ[PREFIX + name.upper()] for name in ("url", "token", "project") if PREFIX + name.upper() in os.environ}
 
 
-def child_environment(**extra: str) -> dict[str, str]:
+def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment with some names added: for processes that are started from here."""
-    return {**os.environ, **extra}
+    return {**os.environ, **(extra or {})}
 
 
 def as_environment(loaded: Loaded) -> dict[str, str]:
