@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 _NAMES: dict[str, str] = {
     "Aggregation": "tidemill.features.views:Aggregation",
     "auc": "tidemill.stats.scores:auc",
+    "best_params": "tidemill.training.search:best_params",
     "blue_green_plan": "tidemill.deploy.plans:blue_green_plan",
     "budget_checks": "tidemill.training.evaluate:budget_checks",
     "calibration_check": "tidemill.training.evaluate:calibration_check",
@@ -66,6 +67,7 @@ _NAMES: dict[str, str] = {
     "TrainedModel": "tidemill.training.model:TrainedModel",
     "TreeParams": "tidemill.training.trees:TreeParams",
     "tune": "tidemill.training.tune:tune",
+    "tune_trees": "tidemill.training.search:tune_trees",
     "Whole": "tidemill.training.tune:Whole",
     "Workspace": "tidemill.govern.workspace:Workspace",
     "write_bundle": "tidemill.training.bundle:write_bundle",

@@ -1,5 +1,6 @@
 """Training end to end on a small world: it learns, it is the same each time, it says JSON."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import numpy as np
@@ -10,11 +11,11 @@ from tests.training import worlds
 from tidemill.core.codec import decode, encode
 from tidemill.core.errors import Invalid
 from tidemill.stats.scores import auc, expected_calibration_error
+from tidemill.training.encoding import Matrix, fit_encoding, labels
 from tidemill.training.encoding import encode as encode_rows
-from tidemill.training.encoding import fit_encoding, labels
 from tidemill.training.model import TrainedModel, score, train
 from tidemill.training.splits import split_by_time
-from tidemill.training.trees import TreeData, TreeParams, Trees, fit_trees, importance
+from tidemill.training.trees import TreeData, TreeParams, fit_trees, importance
 
 SMALL = TreeParams(rounds=30, min_data_in_leaf=20)
 
@@ -65,15 +66,16 @@ def test_who_watches_a_fit_may_end_it() -> None:
 
     seen: list[int] = []
 
-    def watch(rounds: int, trees: Trees) -> None:
-        assert trees.columns == worlds.NUMERIC
+    def watch(rounds: int, predict: Callable[[Matrix], np.ndarray]) -> None:
+        assert predict(matrix[:7]).shape == (7,)
         seen.append(rounds)
         if rounds == 4:
             raise Enough
 
     table = worlds.flights(300)
     encoding = fit_encoding(table, numeric=worlds.NUMERIC)
-    data = TreeData(encode_rows(encoding, table), labels(table, "late"), columns=encoding.columns)
+    matrix = encode_rows(encoding, table)
+    data = TreeData(matrix, labels(table, "late"), columns=encoding.columns)
     with pytest.raises(Enough):
         fit_trees(data, TreeParams(rounds=10, min_data_in_leaf=10), seed=0, every=2, watch=watch)
     assert seen == [2, 4]

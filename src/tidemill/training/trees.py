@@ -56,11 +56,12 @@ def fit_trees(
     *,
     seed: int,
     every: int = 20,
-    watch: Callable[[int, "Trees"], None] | None = None,
+    watch: Callable[[int, Callable[[Matrix], Margins]], None] | None = None,
 ) -> Trees:
     """Fit trees to a binary label. The same data, params and seed give the same text, byte for byte.
 
-    watch sees the trees so far after every `every` rounds; what it raises ends the fit.
+    watch gets the number of rounds and a function from rows to log odds by the trees so far, after every `every` rounds and the
+    last; what it raises ends the fit.
     """
     lightgbm = _lightgbm()
     options = {
@@ -84,8 +85,8 @@ def fit_trees(
         look = watch
 
         def follow(env: Any) -> None:
-            if (env.iteration + 1) % every == 0:
-                look(env.iteration + 1, Trees(text=env.model.model_to_string(), columns=data.columns))
+            if (env.iteration + 1) % every == 0 or env.iteration + 1 == params.rounds:
+                look(env.iteration + 1, lambda matrix: env.model.predict(matrix, raw_score=True, num_threads=THREADS))
 
         callbacks.append(follow)
     booster = lightgbm.train(options, data.dataset, num_boost_round=params.rounds, callbacks=callbacks)

@@ -13,7 +13,6 @@ SERVICE = "delay"
 NUMERIC = ("distance", "hour", "weekday")
 CATEGORICAL = ("carrier", "origin", "dest")
 COLUMNS = (*NUMERIC, *FEATURES)
-USUAL = {"rounds": 100, "learning_rate": 0.1, "num_leaves": 15}
 ROWS = ("flight_id", "scored_at", "tailnum", "late", *NUMERIC, *CATEGORICAL)
 SPACE = {
     "rounds": tm.Whole(low=60, high=160),
@@ -46,14 +45,11 @@ def tuned(ctx: tm.StepContext, rows: pa.Table, holdout_days: int, trials: int, s
     """Look for good params on the days before the ones that the model is judged on."""
     learn, _ = tm.split_by_time(rows, timestamp="scored_at", last=timedelta(days=holdout_days))
     fit, watch = tm.split_by_time(learn, timestamp="scored_at", last=timedelta(days=holdout_days))
-
-    def objective(params: dict[str, float], report: object) -> float:
-        model = tm.train(fit, watch, label="late", numeric=COLUMNS, categorical=CATEGORICAL, params=tm.TreeParams(**params), seed=seed)
-        return tm.auc(watch["late"].to_numpy(zero_copy_only=False), tm.score(model, watch))
-
-    found = tm.tune(objective, SPACE, trials=trials, seed=seed, first=USUAL, on_trial=ctx.log_trial)
+    found = tm.tune_trees(
+        fit, watch, SPACE, label="late", numeric=COLUMNS, categorical=CATEGORICAL, trials=trials, seed=seed, on_trial=ctx.log_trial
+    )
     ctx.log(best_auc=found.best.value or 0.0)
-    return tm.TreeParams(**found.best.params)
+    return tm.best_params(found)
 
 
 @tm.step
