@@ -81,19 +81,20 @@ def python_spec(*, inputs: tuple[Column, ...] | None = None) -> ModelSpec:
     return replace(spec, signature=Signature(inputs=inputs, outputs=spec.signature.outputs), tensors={"x": names}, request_columns=())
 
 
-def landed_view() -> ViewPlan:
-    """Return a view of two features by carrier: flights and mean delay of the last two hours."""
+def landed_view(*, name: str = "landed", project: str = "default", column: str = "delay") -> ViewPlan:
+    """Return a view of two features by carrier: flights and mean delay (or another column) of the last two hours."""
     view = FeatureView(
-        name="landed", entity=("carrier",), source="flights", event_timestamp="landed_at", event_key="flight",
+        name=name, entity=("carrier",), source="flights", event_timestamp="landed_at", event_key="flight",
         features=(
             Feature(name="flights_2h", aggregation=Aggregation(function="count", window=timedelta(hours=2))),
-            Feature(name="delay_2h", aggregation=Aggregation(function="mean", column="delay", window=timedelta(hours=2))),
+            Feature(name="delay_2h", aggregation=Aggregation(function="mean", column=column, window=timedelta(hours=2))),
         ),
     )  # fmt: skip
     return ViewPlan(
+        project=project,
         view=view,
         version=1,
-        namespace="default/landed/1",
+        namespace=f"{project}/{name}/1",
         key_kinds=("string",),
         event_key_kind="string",
         wanted=("flights_2h", "delay_2h"),

@@ -41,7 +41,7 @@ POSTS = (
     "/predict/delay",
     "/predict/nothing",
     "/feedback",
-    "/push/landed",
+    "/push/flights",
     "/push/nothing",
     "/v2/models/delay/infer",
     "/v2/models/nothing/infer",
@@ -73,7 +73,7 @@ def test_a_body_that_is_too_large_is_refused(caller: Caller, path: str) -> None:
 def test_every_route_refuses_other_methods_and_names_its_own(caller: Caller) -> None:
     for route in routes_served():
         method, _, path = route.partition(" ")
-        path = path.replace("{endpoint}", "delay").replace("{view}", "landed")
+        path = path.replace("{endpoint}", "delay").replace("{source}", "flights")
         answer = caller.call("DELETE", path)
         assert (answer.status, answer.headers["allow"]) == (405, method), route
 
@@ -165,7 +165,7 @@ oip_tensor = st.fixed_dictionaries(
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    path=st.sampled_from(["/predict/delay", "/feedback", "/push/landed", "/v2/models/delay/infer"]),
+    path=st.sampled_from(["/predict/delay", "/feedback", "/push/flights", "/v2/models/delay/infer"]),
     body=json_values
     | st.fixed_dictionaries({"rows": st.lists(json_values, max_size=3)})
     | st.fixed_dictionaries({"inputs": st.lists(oip_tensor, max_size=3)}),

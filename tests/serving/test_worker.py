@@ -23,6 +23,7 @@ from tidemill.features.online import ReadPlan
 from tidemill.serving.config import KeyHash, config_path, read_states
 from tidemill.serving.history import find_prediction, inputs, read_labels, read_predictions
 from tidemill.serving.journal import predictions_folder, segments
+from tidemill.store.table import open_online
 
 pytestmark = pytest.mark.slow
 
@@ -72,13 +73,36 @@ def test_features_are_pushed_and_looked_up_by_key(plant: Plant) -> None:
     events = [{"carrier": "UA", "flight": f"UA{number}", "landed_at": moment.isoformat(), "delay": number} for number in (10, 20)]
     with plant.worker() as caller:
         # Pushed twice: an event key counts once. The worker's clock is the real one, so `now` of the push is long after the events.
-        assert caller.post("/push/landed", {"rows": events}).json() == {"stored": 2, "skipped": 0}
+        assert caller.post("/push/flights", {"rows": events}).json() == {"views": {"landed@1": {"stored": 2, "skipped": 0}}}
         answer = caller.predict(*({"a": 1, "carrier": carrier} for carrier in ("UA", "DL", None)), at=NOW.isoformat())
         assert caller.post("/push/nothing", {"rows": events}).status == 404
-        assert "have no column landed_at, delay, flight" in caller.post("/push/landed", {"rows": [{"carrier": "UA"}]}).json()["detail"]
+        assert "have no column landed_at, delay, flight" in caller.post("/push/flights", {"rows": [{"carrier": "UA"}]}).json()["detail"]
     assert len(answer["predictions"]) == 3
     found = inputs(read_predictions(plant.state, "delay")).to_pydict()
     assert set(found) == {"a", "carrier", "flights_2h", "delay_2h"}
+
+
+def test_a_push_feeds_every_view_over_the_source_or_none(make_plant, tmp_path: Path) -> None:
+    SimulatedClock.create(tmp_path / "clock", NOW)
+    plant = make_plant(clock=f"simulated:{tmp_path}/clock")
+    views = (landed_view(), landed_view(name="gates", column="gate_delay"), landed_view(project="lab"))
+    plant.publish(plant.endpoint(), views=views)
+    event = {"carrier": "UA", "flight": "UA10", "landed_at": NOW.isoformat(), "delay": 3, "gate_delay": 1, "gate": "no view asks for it"}
+    online = open_online("lmdb:online", base=plant.state)
+    with plant.worker() as caller:
+        half = {name: value for name, value in event.items() if name != "gate_delay"}
+        assert "feature view 'gates' have no column gate_delay" in caller.post("/push/flights", {"rows": [half]}).json()["detail"]
+        assert not any(list(online.scan(view.namespace)) for view in views)
+        taken = {"stored": 1, "skipped": 1}
+        answer = caller.post("/push/flights", {"rows": [event, {**event, "carrier": None}]})
+        assert answer.json() == {"views": {"landed@1": taken, "gates@1": taken}}
+        assert [len(list(online.scan(view.namespace))) for view in views] == [1, 1, 0]
+        assert caller.post("/push/lab/flights", {"rows": [event]}).json() == {"views": {"landed@1": {"stored": 1, "skipped": 0}}}
+        assert b'tidemill_pushed_rows_total{view="gates@1"} 1.0' in caller.get("/metrics").body
+        told = caller.post("/push/landed", {"rows": [event]})
+        assert told.status == 404
+        assert "no feature view takes events of 'landed' (there are views over: flights, lab/flights)" in told.json()["detail"]
+    online.close()
 
 
 def test_features_are_as_of_the_simulated_clock(make_plant, tmp_path: Path) -> None:
@@ -92,8 +116,8 @@ def test_features_are_as_of_the_simulated_clock(make_plant, tmp_path: Path) -> N
     landed = NOW - timedelta(minutes=30)
     events = [{"carrier": "UA", "flight": f"UA{delay}", "landed_at": landed.isoformat(), "delay": delay} for delay in (10, 20)]
     with plant.worker() as caller:
-        caller.post("/push/landed", {"rows": events})
-        caller.post("/push/landed", {"rows": events})
+        caller.post("/push/flights", {"rows": events})
+        caller.post("/push/flights", {"rows": events})
         scores = [each["score"] for each in caller.predict({"carrier": "UA"}, {"carrier": "DL"}, {"carrier": None})["predictions"]]
         assert scores == [17.0, 0.0, 0.0]
         clock.advance_to(NOW + timedelta(hours=3))
@@ -337,7 +361,7 @@ def test_keys_are_asked_of_all_but_probes(plant: Plant) -> None:
         return {"Authorization": f"Bearer tm_{name}_secret of {name}"}
 
     keys = (key("dev"), key("viewer", writes=False), key("lab", project="lab"), key("old", expires_at=NOW - timedelta(days=1)))
-    plant.publish(plant.endpoint(), keys=keys)
+    plant.publish(plant.endpoint(), keys=keys, views=(landed_view(),))
     label = {"labels": [{"id": "a", "value": 1}]}
     with plant.worker() as caller:
         for probe in ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"):
@@ -346,6 +370,8 @@ def test_keys_are_asked_of_all_but_probes(plant: Plant) -> None:
             ("/predict/delay", {"rows": [row()]}),
             ("/predict/nothing", {}),
             ("/feedback", label),
+            ("/push/flights", {}),
+            ("/push/nothing", {}),
             ("/v2/models/delay/infer", {}),
         ):
             answer = caller.post(path, body)
@@ -358,6 +384,8 @@ def test_keys_are_asked_of_all_but_probes(plant: Plant) -> None:
         assert caller.post("/predict/delay", {"rows": [row()]}, **bearer("lab")).status == 403
         assert caller.post("/feedback", label, **bearer("viewer")).status == 403
         assert caller.post("/feedback", label, **bearer("dev")).status == 200
+        events = {"rows": [{"carrier": "UA", "flight": "UA1", "landed_at": NOW.isoformat(), "delay": 1}]}
+        assert [caller.post("/push/flights", events, **bearer(name)).status for name in ("viewer", "lab", "dev")] == [403, 403, 200]
 
 
 def test_two_workers_share_a_port_and_either_tells_the_metrics_of_both(make_plant, listener: socket.socket) -> None:

@@ -84,9 +84,9 @@ class Client:
         """Send what came of predictions: `{"id": …, "value": …, "at": …}` each."""
         return self.predictions.feedback(labels)
 
-    def push(self, view: str, rows: Sequence[Row]) -> Doc:
-        """Send events of a feature view to the online store."""
-        return self.predictions.push(view, rows)
+    def push(self, source: str, rows: Sequence[Row]) -> Doc:
+        """Send events of a source (a dataset's name) to every feature view over it."""
+        return self.predictions.push(source, rows)
 
 
 def connect(url: str | None = None, *, token: str | None = None, project: str | None = None, serving_url: str | None = None) -> Client:

@@ -27,20 +27,23 @@ class Predictions:
         body: Doc = {"rows": list(rows), "ids": named}
         if at is not None:
             body["at"] = utc(at)
-        place = f"/predict/{self._endpoint(endpoint)}"
+        place = f"/predict/{self._named(endpoint)}"
         return send(self._transport, "POST", place, body=body, once=named[0] if named else None)
 
     def feedback(self, labels: Sequence[Row]) -> Doc:
         """Send what came of predictions: id, value, and at (when it became known). The same label again changes nothing."""
         return send(self._transport, "POST", "/feedback", body={"labels": list(labels)}, once=new_id())
 
-    def push(self, view: str, rows: Sequence[Row]) -> Doc:
-        """Send events of a feature view to the online store. A view with an event key takes each event once."""
-        return send(self._transport, "POST", f"/push/{self._endpoint(view)}", body={"rows": list(rows)}, once=new_id())
+    def push(self, source: str, rows: Sequence[Row]) -> Doc:
+        """Send events of a source (a dataset's name) to every feature view over it; each takes the columns that it needs.
+
+        A view with an event key takes each event once. Return what each view stored and skipped.
+        """
+        return send(self._transport, "POST", f"/push/{self._named(source)}", body={"rows": list(rows)}, once=new_id())
 
     def close(self) -> None:
         """Close all connections."""
         self._transport.close()
 
-    def _endpoint(self, name: str) -> str:
+    def _named(self, name: str) -> str:
         return segment(name) if self._project == "default" else f"{segment(self._project)}/{segment(name)}"

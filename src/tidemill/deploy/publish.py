@@ -1,11 +1,13 @@
 """Bring what the catalog says of endpoints to the data plane: compile the serving config, write it, see that workers follow."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import select
 
 from tidemill.core.clock import wait_until
 from tidemill.deploy.endpoints import ENDPOINTS, Endpoint, fetch_endpoint, read_generation
-from tidemill.features.definitions import compile_plan, compile_views
-from tidemill.features.online import ReadPlan
+from tidemill.features.definitions import FEATURE_VIEWS, compile_plan, compile_views
+from tidemill.features.online import ReadPlan, ViewPlan
 from tidemill.govern.keys import live_key_hashes
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.versions import read_spec
@@ -21,11 +23,13 @@ def publish(ws: Workspace, *, force: bool = False) -> int:
             return there.generation
         rows = tx.execute(select(ENDPOINTS.c.project, ENDPOINTS.c.name).order_by(ENDPOINTS.c.project, ENDPOINTS.c.name)).all()
         found = [(row.project, fetch_endpoint(tx, row.project, row.name)) for row in rows]
+        projects = tx.execute(select(FEATURE_VIEWS.c.project).distinct().order_by(FEATURE_VIEWS.c.project)).scalars().all()
+    endpoints = tuple(_endpoint(ws.acting(ws.actor, project), endpoint) for project, endpoint in found)
     config = ServingConfig(
         generation=generation,
         published_at=ws.clock.now(),
-        endpoints=tuple(_endpoint(ws.acting(ws.actor, project), endpoint) for project, endpoint in found),
-        views=tuple(compile_views(ws)),
+        endpoints=endpoints,
+        views=tuple(view for project in projects for view in _views(ws.acting(ws.actor, project), endpoints)),
         keys=_keys(ws),
     )
     save(ws.state, config)
@@ -60,6 +64,12 @@ def _endpoint(ws: Workspace, endpoint: Endpoint) -> EndpointConfig:
 def _features(ws: Workspace, variants: tuple[VariantConfig, ...]) -> ReadPlan | None:
     services = {read_spec(ws, variant.bundle).feature_service for variant in variants} - {None}
     return compile_plan(ws, *sorted(str(service) for service in services)) if services else None
+
+
+def _views(ws: Workspace, endpoints: Sequence[EndpointConfig]) -> list[ViewPlan]:
+    """Return the views of one project that events go into: the newest, and those that models which answer now pin."""
+    pinned = {service for each in endpoints if each.project == ws.project and each.features for service in each.features.services}
+    return compile_views(ws, *sorted(pinned))
 
 
 def _keys(ws: Workspace) -> tuple[KeyHash, ...] | None:

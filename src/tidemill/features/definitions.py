@@ -259,6 +259,7 @@ def view_plan(project: str, view: ViewVersion, *, wanted: Sequence[str] | None =
     if len(namespace.encode()) > NAMESPACE_BYTES:
         namespace = f"features/{digest_value([project, view.name, view.version])}"
     return ViewPlan(
+        project=project,
         view=view.definition,
         version=view.version,
         namespace=namespace,

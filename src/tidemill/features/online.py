@@ -39,12 +39,18 @@ class ViewPlan(Value, frozen=True, kw_only=True):
     wanted: the features to read, in order; a push stores what all features need.
     """
 
+    project: str = "default"
     view: FeatureView
     version: int
     namespace: str
     key_kinds: tuple[KeyKind, ...]
     event_key_kind: KeyKind | None = None
     wanted: tuple[str, ...]
+
+    @property
+    def reference(self) -> str:
+        """The view and its version, such as `landed@2`."""
+        return f"{self.view.name}@{self.version}"
 
 
 class ReadPlan(Value, frozen=True, kw_only=True):
@@ -106,12 +112,30 @@ class FeatureReader:
         return {name: found[name] for name in self.plan.features}
 
 
+class Push:
+    """Events of one view, held against its definition and ready to be stored: so several views take a push together or not at all."""
+
+    def __init__(self, plan: ViewPlan, entities: list[bytes], merge: Callable[[int, bytes | None], bytes | None], outcome: Pushed) -> None:
+        self.plan, self.outcome = plan, outcome
+        self._entities, self._merge = entities, merge
+
+    def store(self, online: OnlineStore) -> Pushed:
+        """Store the events in one atomic batch. Storing them again changes nothing where the view has an event key."""
+        if self._entities:
+            online.update_many(self.plan.namespace, self._entities, lambda blobs: [self._merge(*each) for each in enumerate(blobs)])
+        return self.outcome
+
+
 def push(online: OnlineStore, plan: ViewPlan, rows: Columns, *, now: datetime) -> Pushed:
-    """Store events of a view: columns of equal length by name, as in the view's source. Pushing them again changes nothing.
+    """Store events of a view, as `prepare` takes them. Atomic per push. Raises Invalid for a missing or ill-typed column."""
+    return prepare(plan, rows, now=now).store(online)
+
+
+def prepare(plan: ViewPlan, rows: Columns, *, now: datetime) -> Push:
+    """Hold events against a view: columns of equal length by name, as in the view's source; columns that it does not need may be there.
 
     Times are aware datetimes or RFC 3339 text. Rows without a time or a join key are skipped. What no read from `now` on could
-    see is let go. With an event key, the last row pushed for it and its entity counts. Atomic per push. Raises Invalid for a
-    missing or ill-typed column.
+    see is let go. With an event key, the last row pushed for it and its entity counts. Raises Invalid for a missing or ill-typed column.
     """
     view = plan.view
     needed = [*view.entity, view.event_timestamp, *view.columns, *([view.event_key] if view.event_key else [])]
@@ -127,13 +151,10 @@ def push(online: OnlineStore, plan: ViewPlan, rows: Columns, *, now: datetime) -
         if entity is not None and time is not None:
             groups.setdefault(entity, []).append(row)
     stored = sum(map(len, groups.values()))
-    if groups:
-        merge = _window_merge(plan, rows, times, micros(now)) if view.windowed else _latest_merge(plan, rows, times, micros(now))
-        names = list(groups)
-        online.update_many(
-            plan.namespace, names, lambda blobs: [merge(blob, groups[name]) for blob, name in zip(blobs, names, strict=True)]
-        )
-    return Pushed(stored=stored, skipped=len(times) - stored)
+    merge = (_window_merge if view.windowed else _latest_merge)(plan, rows, times, micros(now))
+    places = list(groups.values())
+    outcome = Pushed(stored=stored, skipped=len(times) - stored)
+    return Push(plan, list(groups), lambda number, blob: merge(blob, places[number]), outcome)
 
 
 class _Events(Value, frozen=True, kw_only=True):

@@ -93,7 +93,7 @@ class KeyHash(Value, frozen=True, kw_only=True):
 class ServingConfig(Value, frozen=True, kw_only=True):
     """All that workers serve. generation grows with each one published. keys None: every caller is let in.
 
-    views: the feature views into which callers may push events.
+    views: the feature view versions that the events of their sources go into, as callers push them.
     """
 
     generation: int
@@ -120,7 +120,7 @@ class WorkerState(Value, frozen=True, kw_only=True):
 
 
 def endpoint_key(project: str, name: str) -> str:
-    """Return how callers name an endpoint: `NAME`, or `PROJECT/NAME` outside the default project."""
+    """Return how callers name an endpoint or a source of events: `NAME`, or `PROJECT/NAME` outside the default project."""
     return name if project == DEFAULT_PROJECT else f"{project}/{name}"
 
 

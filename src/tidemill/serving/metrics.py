@@ -53,7 +53,7 @@ class Metrics:
             "tidemill_predictions", "Rows answered.", ["endpoint", "variant", "model", "model_version"], registry=registry
         )
         self.labels = Counter("tidemill_labels", "Labels taken.", registry=registry)
-        self.pushed = Counter("tidemill_pushed_rows", "Rows pushed to feature views.", ["view"], registry=registry)
+        self.pushed = Counter("tidemill_pushed_rows", "Events stored by feature views, by version.", ["view"], registry=registry)
         self.shadow_failures = Counter(
             "tidemill_shadow_failures", "Requests that a shadow did not answer.", ["endpoint"], registry=registry
         )

@@ -28,6 +28,18 @@ class EndpointNotFound(NotFound):
         super().__init__(f"there is no endpoint {name!r} here (there are: {has}); create it with: tidemill endpoint create {name}")
 
 
+class SourceNotFound(NotFound):
+    """No feature view stands on a source of that name."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        self.name, self.known = name, known
+        has = ", ".join(sorted(known)[:20]) or "none"
+        super().__init__(
+            f"no feature view takes events of {name!r} (there are views over: {has}); "
+            "expected the dataset that a view names as its source; apply one with the SDK: features.apply"
+        )
+
+
 class RouteNotFound(NotFound):
     """No route has this path."""
 

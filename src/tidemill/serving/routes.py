@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 from tidemill.core.clock import Clock, elapsed
 from tidemill.core.codec import decode, encode
-from tidemill.core.errors import Invalid, NotFound, TidemillError, Unavailable
+from tidemill.core.errors import Invalid, TidemillError, Unavailable
 from tidemill.core.values import Value
-from tidemill.features.online import push
+from tidemill.features.online import Pushed
 from tidemill.serving import labels
 from tidemill.serving.http import Reply, Request
 from tidemill.serving.journal import JournalWriter
@@ -23,16 +23,15 @@ _PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/rea
 
 
 class PushRequest(Value, frozen=True, kw_only=True):
-    """Events for a feature view, one object of columns each."""
+    """Events of a source, one object of columns each."""
 
     rows: list[dict[str, Any]]
 
 
 class PushAnswer(Value, frozen=True, kw_only=True):
-    """Rows stored, and rows without a time or a join key."""
+    """What each view over the source made of the rows, by the view and its version: `landed@2`."""
 
-    stored: int
-    skipped: int
+    views: dict[str, Pushed]
 
 
 class Ready(Value, frozen=True, kw_only=True):
@@ -90,7 +89,6 @@ class Routes:
             return "feedback", self._feedback(request)
         if path.startswith(b"/push/"):
             self._method(request, b"POST")
-            self._admit(request, writes=True)
             return "push", self._push(request, _text(path[6:]))
         if path in _PROBES:
             self._method(request, b"GET")
@@ -148,20 +146,20 @@ class Routes:
         return reply
 
     def _push(self, request: Request, name: str) -> Reply:
+        """Take events of a source into every view over it."""
         world = self._served()
-        plan = world.views.get(name)
-        if plan is None or world.online is None:
-            known = ", ".join(sorted(world.views)) or "none"
-            raise NotFound(
-                f"there is no feature view {name[:200]!r} to push to (there are: {known}); apply it with: tidemill features apply"
-            )
+        self._admit(request, writes=True)  # before telling which sources there are
+        source = world.source(name)
+        world.admit(request.headers, project=source.project, writes=True, now=self._now(world))
         rows = decode(request.body, PushRequest, what="request").rows
         if not rows:
             raise Invalid("request has no rows; expected at least one")
         names = dict.fromkeys(name for row in rows for name in row)
-        pushed = push(world.online, plan, {name: [row.get(name) for row in rows] for name in names}, now=self._clock.now())
-        self._metrics.pushed.labels(plan.view.name).inc(pushed.stored)
-        return Reply(200, encode(PushAnswer(stored=pushed.stored, skipped=pushed.skipped)))
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        answer = PushAnswer(views=source.push(columns, now=self._clock.now()))
+        for view, pushed in answer.views.items():
+            self._metrics.pushed.labels(view).inc(pushed.stored)
+        return Reply(200, encode(answer))
 
     def _probe(self, *, ready: bool) -> Reply:
         world = self.world
@@ -214,7 +212,7 @@ def routes_served() -> Mapping[str, str]:
     return {
         "POST /predict/{endpoint}": "Answer rows.",
         "POST /feedback": "Take labels by prediction id.",
-        "POST /push/{view}": "Take events of a feature view.",
+        "POST /push/{source}": "Take events of a source into every feature view over it.",
         "GET /livez": "The process answers.",
         "GET /readyz": "The first config is loaded.",
         "GET /metrics": "Counters of all workers, for Prometheus.",

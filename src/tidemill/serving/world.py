@@ -7,21 +7,33 @@ from datetime import datetime
 
 from tidemill.core.clock import Clock
 from tidemill.core.errors import NotPermitted
-from tidemill.features.online import ViewPlan
-from tidemill.serving.config import EndpointConfig, KeyHash, ServingConfig
+from tidemill.features.online import Columns, Pushed, ViewPlan, prepare
+from tidemill.serving.config import EndpointConfig, KeyHash, ServingConfig, endpoint_key
 from tidemill.serving.journal import JournalWriter
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.predict import Endpoint, Models
-from tidemill.serving.problems import EndpointNotFound, NotAuthenticated
+from tidemill.serving.problems import EndpointNotFound, NotAuthenticated, SourceNotFound
 from tidemill.store.online import OnlineStore
+
+
+class Source:
+    """A source of events with the view versions over it."""
+
+    def __init__(self, project: str, online: OnlineStore) -> None:
+        self.project, self._online = project, online
+        self.plans: list[ViewPlan] = []
+
+    def push(self, rows: Columns, *, now: datetime) -> dict[str, Pushed]:
+        """Store events in every view; return what each made of them, by `VIEW@VERSION`. They are checked by all before any takes one."""
+        pushes = [prepare(plan, rows, now=now) for plan in self.plans]
+        return {push.plan.reference: push.store(self._online) for push in pushes}
 
 
 class World:
     """A config with its endpoints loaded."""
 
-    def __init__(self, config: ServingConfig, endpoints: dict[str, Endpoint], online: OnlineStore | None) -> None:
-        self.config, self.endpoints, self.online = config, endpoints, online
-        self.views: dict[str, ViewPlan] = {plan.view.name: plan for plan in config.views}
+    def __init__(self, config: ServingConfig, endpoints: dict[str, Endpoint], sources: dict[str, Source]) -> None:
+        self.config, self.endpoints, self.sources = config, endpoints, sources
         self._keys = {key.id: key for key in config.keys} if config.keys is not None else None
 
     def endpoint(self, name: str) -> Endpoint:
@@ -29,6 +41,13 @@ class World:
         found = self.endpoints.get(name)
         if found is None:
             raise EndpointNotFound(name[:200], list(self.endpoints))
+        return found
+
+    def source(self, name: str) -> Source:
+        """Return a source that is named as callers name it. Raises SourceNotFound."""
+        found = self.sources.get(name)
+        if found is None:
+            raise SourceNotFound(name[:200], list(self.sources))
         return found
 
     def admit(self, headers: Mapping[bytes, bytes], *, project: str | None, writes: bool, now: datetime) -> None:
@@ -68,16 +87,19 @@ class Builder:
 
     def build(self, config: ServingConfig) -> World:
         """Load and warm up everything that a config names. Raises TidemillError; nothing that is served is touched then."""
-        looks_up = any(endpoint.features is not None for endpoint in config.endpoints) or bool(config.views)
-        online = self._open_online() if looks_up else None
-        endpoints = {each.key: self._endpoint(each, online) for each in config.endpoints}
-        return World(config, endpoints, online)
+        endpoints = {each.key: self._endpoint(each) for each in config.endpoints}
+        sources: dict[str, Source] = {}
+        for plan in config.views:
+            name = endpoint_key(plan.project, plan.view.source)
+            sources.setdefault(name, Source(plan.project, self._open_online())).plans.append(plan)
+        return World(config, endpoints, sources)
 
     def forget(self, config: ServingConfig) -> None:
         """Let go of models that a config, now served, does not name."""
         self._models.keep({variant.bundle for endpoint in config.endpoints for variant in endpoint.variants})
 
-    def _endpoint(self, config: EndpointConfig, online: OnlineStore | None) -> Endpoint:
+    def _endpoint(self, config: EndpointConfig) -> Endpoint:
+        online = self._open_online() if config.features is not None else None
         used = {name for name, share in config.route.shares.items() if share > 0} | set(config.shadows) | set(config.route.shares)
         variants = {name: self._models.load(config.variant(name)) for name in sorted(used)}
         endpoint = Endpoint(
