@@ -98,7 +98,7 @@ def test_a_push_feeds_every_view_over_the_source_or_none(make_plant, tmp_path: P
         assert answer.json() == {"views": {"landed@1": taken, "gates@1": taken}}
         assert [len(list(online.scan(view.namespace))) for view in views] == [1, 1, 0]
         assert caller.post("/push/lab/flights", {"rows": [event]}).json() == {"views": {"landed@1": {"stored": 1, "skipped": 0}}}
-        assert b'tidemill_pushed_rows_total{view="gates@1"} 1.0' in caller.get("/metrics").body
+        assert b'tidemill_pushed_rows_total{view="gates@1",worker="0"} 1.0' in caller.get("/metrics").body
         told = caller.post("/push/landed", {"rows": [event]})
         assert told.status == 404
         assert "no feature view takes events of 'landed' (there are views over: flights, lab/flights)" in told.json()["detail"]
