@@ -95,7 +95,8 @@ def readable(error: Exception, *, method: str, path: str) -> TidemillError | Non
         if error.status_code == 404:
             return RouteNotFound(path)
         if error.status_code == 405:
-            return MethodRefused(method, path, (error.headers or {}).get("Allow", ""))
+            allowed = (error.headers or {}).get("Allow", "")
+            return MethodRefused(method, path, ", ".join(sorted(part.strip() for part in allowed.split(","))))
         return Invalid(error.detail)
     return None
 
@@ -120,7 +121,7 @@ def problem_response(problem: Problem, *, error: Exception | None = None) -> Res
     if isinstance(error, NotAuthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="tidemill"'
     if isinstance(error, HTTPException) and error.headers:
-        headers.update(error.headers)
+        headers.update({name: ", ".join(sorted(value.split(", "))) for name, value in error.headers.items()})
     if problem.status == 503:
         headers["Retry-After"] = "1"
     return Response(encode(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

@@ -41,7 +41,6 @@ class Chart(Value, frozen=True, kw_only=True):
     unit: str = ""
     marks: tuple[Mark, ...] = ()
     from_zero: bool = False
-    note: str = ""
 
     @property
     def empty(self) -> bool:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from tidemill.catalog.lineage import Edge
 from tidemill.core.values import Value
 
-NODE_WIDTH, NODE_HEIGHT = 190, 46
-GAP_X, GAP_Y = 74, 18
+NODE_WIDTH, NODE_HEIGHT = 152, 46
+GAP_X, GAP_Y = 42, 16
 MARGIN = 12
 SHOWN = 60
 KINDS = ("dataset", "view", "service", "run", "model", "endpoint", "check", "artifact")
@@ -118,4 +118,4 @@ def _kind(name: str) -> str:
 def _label(name: str) -> str:
     kind, _, rest = name.partition(":")
     text = rest[:12] if kind in ("run", "artifact", "check", "prediction") else rest
-    return text if len(text) <= 22 else f"{text[:21]}…"
+    return text if len(text) <= 18 else f"{text[:17]}…"

@@ -18,6 +18,29 @@ from tidemill.registry.versions import list_models, list_versions
 from tidemill.server.web.page import Page
 
 
+# What a reader wants to hear of; the audit page tells the rest.
+NOTEWORTHY = (
+    "alert.opened",
+    "alert.resolved",
+    "api_key.issued",
+    "dataset.added",
+    "endpoint.created",
+    "endpoint.routed",
+    "features.applied",
+    "job.ended",
+    "model.promoted",
+    "model.registered",
+    "monitor.set",
+    "role.granted",
+    "rollout.advanced",
+    "rollout.ended",
+    "rollout.started",
+    "rule.fired",
+    "rule.set",
+    "workspace.created",
+)
+
+
 class ServedEndpoint(Value, frozen=True, kw_only=True):
     """An endpoint with the rollout that it is in, if any. since: when its route last changed."""
 
@@ -59,7 +82,7 @@ def build(ws: Workspace, _path: Mapping[str, str], _query: Mapping[str, str]) ->
         alerts=tuple(list_alerts(ws, state="open", limit=20)),
         rollouts=tuple(list_rollouts(ws, limit=8)),
         models=tuple(_line(ws, model.name) for model in list_models(ws)),
-        events=tuple(list_events(ws, limit=14)),
+        events=tuple(list_events(ws, kinds=NOTEWORTHY, limit=14)),
         jobs=tuple(jobs),
         controller=read_controller(ws),
         datasets=len(list_datasets(ws)),

@@ -72,7 +72,6 @@ def _drift(reports: Sequence[WindowReport], ends: Sequence[datetime], marks: Seq
         series=tuple(series),
         marks=tuple(marks),
         from_zero=True,
-        note=f"The {len(names)} that moved furthest, by window.",
     )
 
 
