@@ -250,3 +250,7 @@ def _wait_for_jobs(ws: Workspace, cursor: int, stop: threading.Event | None) -> 
 
 def _is_for(rollout: Rollout, version: int, since: datetime) -> bool:
     return rollout.challenger.version == version and rollout.started_at >= since
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -91,8 +91,8 @@ class Demo:
         template = Path(str(files("tidemill.simulate"))) / "projects" / "flights"
         for file in (*template.glob("*.py"), template / "tidemill.toml"):
             shutil.copy(file, self.home)
-        init_workspace(self.home).close()
         self.server = SimulatedServer(self.home, START)
+        init_workspace(self.home, clock=self.server.clock_setting).close()
         self.client = self.server.start()
         self.say(f"workspace {self.home}, dashboard {self.server.served.url}")
 

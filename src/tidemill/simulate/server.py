@@ -35,10 +35,15 @@ class SimulatedServer:
         self.process: subprocess.Popen[str] | None = None
         self.next_due: datetime | None = None
 
+    @property
+    def clock_setting(self) -> str:
+        """The setting that makes a process live by this clock."""
+        return f"simulated:{self.clock.path}"
+
     def start(self) -> Client:
         """Start all processes and return a client of them. Raises Unavailable with what the server said."""
         command = [sys.executable, "-m", "tidemill", "up", "--home", str(self.home), "--port", "0", "--serve-port", "0"]
-        command += ["--clock", f"simulated:{self.clock.path}", "--json"]
+        command += ["--clock", self.clock_setting, "--json"]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_environment(), start_new_session=True
         )
