@@ -71,7 +71,7 @@ class Child:
                 stdout=file,
                 stderr=file,
                 pass_fds=self.fds,
-                env=child_environment(),
+                env=self.environment,
                 start_new_session=True,
             )
         self.started_s = elapsed()
