@@ -25,7 +25,7 @@ def look(ws: Workspace, rollout: Rollout) -> Comparison:
     """Compare challenger and champion on all labelled requests since the rollout began."""
     ws.require("deploy.read", rollout.endpoint)
     window = Window(start=rollout.started_at, end=ws.clock.now())
-    predictions = read_predictions(ws.state, endpoint_key(ws.project, rollout.endpoint), window)
+    predictions = read_predictions(ws.state, endpoint_key(ws.project, rollout.endpoint), window, with_inputs=False)
     labels = read_labels(ws.state, window)
     names = {"champion": rollout.champion.name, "challenger": rollout.challenger.name}
     with duckdb.connect() as connection:

@@ -71,7 +71,7 @@ def read_performance(
         raise Invalid(f"time zone {zone!r} is not known; expected an IANA name such as America/New_York") from error
     window = Window(start=start or datetime.min.replace(tzinfo=UTC), end=end or ws.clock.now()) if start or end else None
     with duckdb.connect() as connection:
-        connection.register("predictions", read_predictions(ws.state, endpoint_key(ws.project, endpoint), window))
+        connection.register("predictions", read_predictions(ws.state, endpoint_key(ws.project, endpoint), window, with_inputs=False))
         connection.register("labels", read_labels(ws.state).select(["id", "value"]))
         found = connection.execute(_SCORED, {"by": by, "zone": zone})
         names = [column[0] for column in found.description or ()]
@@ -83,7 +83,9 @@ def count_journal(ws: Workspace, endpoint: str) -> JournalCount:
     """Count the answers of an endpoint that are in the journal."""
     read_endpoint(ws, endpoint)
     with duckdb.connect() as connection:
-        connection.register("predictions", read_predictions(ws.state, endpoint_key(ws.project, endpoint)).select(["id", "shadow"]))
+        connection.register(
+            "predictions", read_predictions(ws.state, endpoint_key(ws.project, endpoint), with_inputs=False).select(["id", "shadow"])
+        )
         connection.register("labels", read_labels(ws.state).select(["id", "value"]))
         query = "SELECT count(*), count(value) FROM predictions LEFT JOIN labels USING (id) WHERE NOT shadow"
         predictions, labelled = connection.execute(query).fetchone() or (0, 0)

@@ -24,6 +24,7 @@ from tidemill.core.values import Value
 from tidemill.core.window import Window
 from tidemill.serving.journal import (
     LabelRecord,
+    PredictionHead,
     PredictionRecord,
     complete,
     endpoints_journaled,
@@ -84,13 +85,16 @@ class PredictionNotFound(NotFound):
         super().__init__(f"no prediction {prediction_id!r} was journaled; expected an id that an endpoint answered with")
 
 
-def read_predictions(state: Path, endpoint: str, window: Window | None = None) -> pa.Table:
+def read_predictions(state: Path, endpoint: str, window: Window | None = None, *, with_inputs: bool = True) -> pa.Table:
     """Return what an endpoint predicted in a window of event time, each prediction once, ordered by event time.
 
     Columns as PREDICTIONS, then `input.NAME` for each column that came with a request or was looked up (NaN as null). Rows with
-    shadow true are what shadows said. Of an id that came more than once the first answer counts; of a shadow, the first of each variant.
+    shadow true are what shadows said; their inputs are null, for they stand with the answer. Without with_inputs only the columns
+    of PREDICTIONS are read, which is much faster. Of an id that came more than once the first answer counts; of a shadow, the first
+    of each variant.
     """
-    return _once(_whole(_read_parts(predictions_folder(state, endpoint), window)))
+    parts = _read_parts(predictions_folder(state, endpoint), window, with_inputs=with_inputs)
+    return _once(_whole(parts))
 
 
 def read_labels(state: Path, window: Window | None = None, *, history: bool = False) -> pa.Table:
@@ -176,12 +180,12 @@ def compact(state: Path, endpoint: str) -> CompactReport:
     return CompactReport(segments=done, rows=rows, files=files)
 
 
-def _read_parts(folder: Path, window: Window | None, *, holding: str | None = None) -> Iterator[pa.Table]:
+def _read_parts(folder: Path, window: Window | None, *, holding: str | None = None, with_inputs: bool = True) -> Iterator[pa.Table]:
     """Yield the tables of a journal's segments and files; holding: only what may hold this id."""
     while True:
         there = segments(folder)
         try:
-            parts = [_segment_table(path, window, holding=holding) for path in there]
+            parts = [_segment_table(path, window, holding=holding, with_inputs=with_inputs) for path in there]
         except FileNotFoundError:
             continue  # compacted meanwhile: look again
         break
@@ -194,27 +198,31 @@ def _read_parts(folder: Path, window: Window | None, *, holding: str | None = No
         ):
             continue
         # As one file, not as a dataset: the folder's name is not to become a column.
-        table = pq.ParquetFile(path).read() if holding is None else pq.read_table(path, filters=[("id", "=", holding)], partitioning=None)
+        only = None if with_inputs else PREDICTIONS.names
+        table = (
+            pq.ParquetFile(path).read(only) if holding is None else pq.read_table(path, filters=[("id", "=", holding)], partitioning=None)
+        )
         yield _within(table, window)
 
 
-def _segment_table(path: Path, window: Window | None, *, holding: str | None = None) -> pa.Table:
+def _segment_table(path: Path, window: Window | None, *, holding: str | None = None, with_inputs: bool = True) -> pa.Table:
     data = path.read_bytes()
     if holding is not None and holding.encode() not in data:
         return PREDICTIONS.empty_table()
     low, high = (micros(window.start), micros(window.end)) if window is not None else (0, 0)
     wanted: Callable[[int], bool] = (lambda at: low <= at < high) if window is not None else (lambda _: True)
-    groups: dict[tuple[str, ...], list[PredictionRecord]] = {}
+    groups: dict[tuple[str, ...], list[Any]] = {}
+    kind = PredictionRecord if with_inputs else PredictionHead
     for frame in frames(data, wanted):
         payload = frame.payload()
         if payload is None or (holding is not None and holding.encode() not in payload):
             continue
-        record = unpack(payload, PredictionRecord)
-        groups.setdefault(tuple(record.columns), []).append(record)
+        record = unpack(payload, kind)
+        groups.setdefault(tuple(record.columns) if isinstance(record, PredictionRecord) else (), []).append(record)
     return _whole([_records_table(names, records) for names, records in groups.items()])
 
 
-def _records_table(names: tuple[str, ...], records: Sequence[PredictionRecord]) -> pa.Table:
+def _records_table(names: tuple[str, ...], records: Sequence[Any]) -> pa.Table:
     sizes = np.array([len(record.ids) for record in records])
     variants = [record.variants[place] for record in records for place in record.variant]
 

@@ -20,7 +20,7 @@ from typing import Any
 from tidemill.core.codec import pack
 from tidemill.core.errors import Unavailable
 from tidemill.core.ids import new_id
-from tidemill.core.values import Value
+from tidemill.core.values import Value, Wire
 
 MAGIC = b"TMJOURN1"
 SUFFIX = ".seg"
@@ -40,6 +40,20 @@ class PredictionRecord(Value, frozen=True, kw_only=True):
     received: int
     ids: list[str]
     columns: dict[str, list[Any]]
+    scores: list[float]
+    variant: list[int]
+    variants: list[tuple[str, str, int]]
+    shadow: bool
+    latency_ms: float
+    trace_id: str
+
+
+class PredictionHead(Wire, frozen=True, kw_only=True):
+    """The same record read without its columns, which are most of it."""
+
+    at: int
+    received: int
+    ids: list[str]
     scores: list[float]
     variant: list[int]
     variants: list[tuple[str, str, int]]

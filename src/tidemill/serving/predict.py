@@ -62,16 +62,18 @@ class Answered:
 
 
 class ShadowWork:
-    """Rows that the shadows of an endpoint are to see."""
+    """Rows that the shadows of an endpoint are to see, and who answered each."""
 
-    __slots__ = ("at", "columns", "endpoint", "ids", "trace_id")
+    __slots__ = ("at", "chosen", "columns", "endpoint", "ids", "trace_id")
 
-    def __init__(self, endpoint: "Endpoint", ids: list[str], columns: dict[str, Column], at: datetime, trace_id: str) -> None:
-        self.endpoint, self.ids, self.columns, self.at, self.trace_id = endpoint, ids, columns, at, trace_id
+    def __init__(
+        self, endpoint: "Endpoint", ids: list[str], columns: dict[str, Column], chosen: list[str], at: datetime, trace_id: str
+    ) -> None:
+        self.endpoint, self.ids, self.columns, self.chosen, self.at, self.trace_id = endpoint, ids, columns, chosen, at, trace_id
 
     def run(self) -> list[PredictionRecord | str]:
         """Run the shadows, in a thread that no caller waits for; return the record of each, or why it failed."""
-        return [self.endpoint.run_shadow(name, self) for name in self.endpoint.config.shadows]
+        return [self.endpoint.run_shadow(name, self) for name in self.endpoint.config.shadows if set(self.chosen) != {name}]
 
 
 class Endpoint:
@@ -133,21 +135,28 @@ class Endpoint:
         for name in names:
             self._metrics.predicted(self.variants[name].config, chosen.count(name))
         answer = self._answer(ids, values, chosen)
-        return Answered(answer, ShadowWork(self, ids, columns, at, trace_id) if self.config.shadows else None)
+        return Answered(answer, ShadowWork(self, ids, columns, chosen, at, trace_id) if self.config.shadows else None)
 
     def run_shadow(self, name: str, work: ShadowWork) -> PredictionRecord | str:
-        """Let one shadow see rows. Return its record, or why it failed."""
-        variant = self.variants[name]
+        """Let one shadow see the rows that it did not answer itself. Return its record, or why it failed.
+
+        The record has no inputs: those stand in the record of the answer, under the same ids.
+        """
+        variant, ids, columns = self.variants[name], work.ids, work.columns
+        if name in work.chosen:
+            places = [place for place, each in enumerate(work.chosen) if each != name]
+            ids = [ids[place] for place in places]
+            columns = {each: _take(columns[each], places) for each in variant.needs}
         before = elapsed()
         try:
-            scores = variant.runtime.run(work.columns, len(work.ids)).tolist()
+            scores = variant.runtime.run(columns, len(ids)).tolist()
         except Exception as error:  # noqa: BLE001 (the edge of a thread: a shadow must harm nobody)
             return f"shadow {name!r} of endpoint {self.config.key!r}: {error}"
         return PredictionRecord(
             at=micros(work.at),
             received=int(wall() * 1e6),
-            ids=work.ids,
-            columns={name: plain(column) for name, column in work.columns.items()},
+            ids=ids,
+            columns={},
             scores=scores,
             variant=[0] * len(scores),
             variants=[(variant.config.name, variant.config.model, variant.config.version)],

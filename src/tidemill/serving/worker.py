@@ -56,7 +56,7 @@ class Worker:
 
     def __init__(self, home: Path, settings: Settings, *, index: int) -> None:
         self.state, self.settings, self.index = home / STATE_NAME, settings, index
-        self.clock = open_clock(settings.clock)
+        self.clock = open_clock(settings.clock, base=self.state)
         self.metrics = Metrics(self.state / "run", index)
         self.journals: dict[str, JournalWriter] = {}
         self.labels_journal = JournalWriter(labels_folder(self.state), str(index))

@@ -133,7 +133,7 @@ class Demo:
         release = StartRollout(endpoint=ENDPOINT, plan=RELEASE)
         opened = OnEvent(kind="alert.opened", where={"endpoint": ENDPOINT})
         trained = OnEvent(kind="model.registered", where={"name": MODEL, "tags.made_by": "train"})
-        monthly = OnSchedule(cron="0 6 1 * *", zone="America/New_York")
+        monthly = OnSchedule(cron="0 0 1 * *", zone="America/New_York")
         for rule in (
             Rule(name="retrain-on-alert", when=opened, do=retrain, cooldown=rest, group="retrain", reason="something moved"),
             Rule(name="retrain-monthly", when=monthly, do=retrain, cooldown=rest, group="retrain", reason="a month has passed"),
