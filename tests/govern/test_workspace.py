@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import world
+from tidemill.core.clock import SimulatedClock
 from tidemill.core.errors import Conflict, Invalid, NotFound, Unavailable
 from tidemill.core.ids import ActorId
 from tidemill.govern.actors import ProjectNotFound
@@ -91,3 +92,21 @@ def test_an_unknown_table_in_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tidemill.toml").write_text("[setings]\nport = 1\n")
     with pytest.raises(Invalid, match=r"unknown table \[setings\]; did you mean 'settings'\?"):
         open_workspace(tmp_path)
+
+
+def test_all_who_act_share_the_stores_and_closing_closes_them(tmp_path: Path) -> None:
+    ws = init_workspace(tmp_path)
+    other = ws.acting(ws.actor, "default")
+    assert other.objects is ws.objects
+    other.online.put_many("n", [(b"key", b"value")])
+    assert ws.online is other.online
+    ws.close()
+    with pytest.raises(Unavailable, match="it was closed"):
+        other.online.get_many("n", [b"key"])
+
+
+def test_a_simulated_clock_lies_below_the_state_folder(tmp_path: Path) -> None:
+    SimulatedClock.create(tmp_path / ".tidemill" / "run" / "clock", world.START)
+    ws = init_workspace(tmp_path, clock="simulated:run/clock")
+    assert ws.clock.now() == world.START
+    assert open_workspace(tmp_path, clock="simulated:run/clock").clock.now() == world.START

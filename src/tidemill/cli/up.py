@@ -23,7 +23,7 @@ READY_S = 60.0
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of dashboard and API. 0 picks a free one.")
 @click.option("--serve-port", type=click.IntRange(0, 65535), help="Port of predictions. 0 picks a free one.")
 @click.option("--serve-workers", type=click.IntRange(1), help="Number of serving workers.")
-@click.option("--clock", help="The time of the world: system, or simulated:FILE.")
+@click.option("--clock", help="The time of the world: system, or simulated:FILE (relative to the state folder).")
 @json_option
 def up(
     home: Path | None,

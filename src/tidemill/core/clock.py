@@ -63,6 +63,8 @@ class SimulatedClock:
         if not path.exists():
             raise NotFound(f"simulated clock {path} does not exist; create it with SimulatedClock.create")
         self.path = path
+        if path.stat().st_size != _CELL.size:
+            raise Invalid(f"{path} is not a simulated clock: it has {path.stat().st_size} bytes, expected {_CELL.size}; create it anew")
         with path.open("r+b") as file:
             self._cell = mmap.mmap(file.fileno(), _CELL.size)
 
@@ -86,14 +88,14 @@ class SimulatedClock:
         _CELL.pack_into(self._cell, 0, target)
 
 
-def open_clock(source: str) -> Clock:
-    """Return the clock that a setting names: `system`, or `simulated:PATH`. Raises Invalid."""
+def open_clock(source: str, *, base: Path) -> Clock:
+    """Return the clock that a setting names: `system`, or `simulated:FILE`, below base when relative. Raises Invalid, NotFound."""
     kind, _, rest = source.partition(":")
     if kind == "system" and not rest:
         return SystemClock()
     if kind == "simulated" and rest:
-        return SimulatedClock(Path(rest))
-    raise Invalid(f"clock {source!r} is not known; expected 'system' or 'simulated:PATH'")
+        return SimulatedClock(base / rest)
+    raise Invalid(f"clock {source!r} is not known; expected 'system' or 'simulated:FILE'")
 
 
 def utc(moment: datetime) -> datetime:

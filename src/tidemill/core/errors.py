@@ -13,9 +13,17 @@ Specific classes live with their nouns. Errors know nothing of HTTP: `server/err
 A message says what happened, what was expected and what to do next.
 """
 
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound="TidemillError")
+
 
 class TidemillError(Exception):
-    """Base of all errors that are meant for a reader."""
+    """Base of all errors that are meant for a reader. Pickles with its sentence and its facts, whatever its class takes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception's own way calls the class with `args`, which holds the finished sentence and not what the class takes.
+        return _restore, (type(self), self.args, vars(self))
 
 
 class NotFound(TidemillError):
@@ -48,3 +56,9 @@ class ExtraMissing(Unavailable):
 
 class Corrupt(TidemillError):
     """Stored bytes are not what was stored."""
+
+
+def _restore(kind: type[E], args: tuple[Any, ...], facts: dict[str, Any]) -> E:
+    error = kind.__new__(kind, *args)
+    vars(error).update(facts)
+    return error

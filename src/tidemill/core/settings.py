@@ -55,7 +55,7 @@ HELP: Mapping[str, str] = {
     "objects": "where bytes live: file:FOLDER (relative to the state folder) or s3://BUCKET/PREFIX?endpoint=URL",
     "online": "where online feature values live: lmdb:FOLDER (relative to the state folder) or redis://HOST:PORT/DB",
     "executor": "what runs steps and trials: inline, local, local:N (processes) or ray",
-    "clock": "the time of the world: system, or simulated:FILE",
+    "clock": "the time of the world: system, or simulated:FILE (relative to the state folder)",
     "host": "address that servers bind to; anything but loopback needs authentication",
     "port": "port of the control plane and dashboard; 0 picks a free one",
     "serve_port": "port of the serving workers; 0 picks a free one",

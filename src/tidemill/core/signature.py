@@ -19,6 +19,10 @@ class Column(Value, frozen=True, kw_only=True):
     high: float | None = None
     categories: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise Invalid(f"column {self.name!r} ranges from {self.low} to {self.high}; expected low <= high")
+
 
 class Signature(Value, frozen=True, kw_only=True):
     """The columns that a model takes and those that it gives."""

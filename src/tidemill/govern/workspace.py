@@ -48,11 +48,31 @@ class WorkspaceCreated(EventBody, frozen=True, kw_only=True, tag="workspace.crea
     version: str
 
 
+class _Stores:
+    """The stores of a workspace, opened when first asked for and shared by all who act in it."""
+
+    def __init__(self, settings: Settings, state: Path) -> None:
+        self._settings, self._state = settings, state
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        return open_store(self._settings.objects, cache=self._state / "cache" / "objects", base=self._state)
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        return open_online(self._settings.online, base=self._state)
+
+    def close(self) -> None:
+        if "online" in vars(self):
+            self.online.close()
+
+
 class Workspace:
     """An open workspace. Passed first to every service; safe from several threads."""
 
     def __init__(self, home: Path, loaded: Loaded, catalog: Catalog, clock: Clock, actor: Actor, project: str) -> None:
         self.home, self.loaded, self.catalog, self.clock, self.actor, self.project = home, loaded, catalog, clock, actor, project
+        self._stores = _Stores(loaded.settings, home / STATE_NAME)
 
     @property
     def state(self) -> Path:
@@ -63,13 +83,13 @@ class Workspace:
     def settings(self) -> Settings:
         return self.loaded.settings
 
-    @cached_property
+    @property
     def objects(self) -> ObjectStore:
-        return open_store(self.settings.objects, cache=self.state / "cache" / "objects", base=self.state)
+        return self._stores.objects
 
-    @cached_property
+    @property
     def online(self) -> OnlineStore:
-        return open_online(self.settings.online, base=self.state)
+        return self._stores.online
 
     def require(self, action: str, resource: str = "*") -> None:
         """Raises ActionRefused unless the actor's role covers the action."""
@@ -89,8 +109,9 @@ class Workspace:
         return other
 
     def close(self) -> None:
-        """Give connections back."""
+        """Give connections back: the catalog's, and the online store's if it was opened."""
         self.catalog.close()
+        self._stores.close()
 
 
 def init_workspace(home: Path, **arguments: Any) -> Workspace:
@@ -107,7 +128,7 @@ def init_workspace(home: Path, **arguments: Any) -> Workspace:
             f"{home} cannot hold a workspace: {error.strerror}; choose a folder that you may write to, with free space"
         ) from error
     loaded = load_settings(home, arguments=arguments)
-    catalog, clock = Catalog(loaded.settings.catalog, folder=state), open_clock(loaded.settings.clock)
+    catalog, clock = Catalog(loaded.settings.catalog, folder=state), open_clock(loaded.settings.clock, base=state)
     migrate(catalog)
     now = clock.now()
     with catalog.transaction() as tx:
@@ -127,13 +148,14 @@ def open_workspace(home: Path, *, actor: ActorId = OWNER, project: str = DEFAULT
     if not (home / STATE_NAME).is_dir():
         raise Invalid(f"{home} is not a Tidemill workspace; make it one with: tidemill init {home}")
     loaded = load_settings(home, arguments=arguments)
-    catalog = Catalog(loaded.settings.catalog, folder=home / STATE_NAME)
+    state = home / STATE_NAME
+    catalog = Catalog(loaded.settings.catalog, folder=state)
     if not check_schema(catalog):
         raise WorkspaceOlder
     with catalog.reading() as tx:
         check_project(tx, project)
         found = read_actor(tx, actor, project=project)
-    return Workspace(home, loaded, catalog, open_clock(loaded.settings.clock), found, project)
+    return Workspace(home, loaded, catalog, open_clock(loaded.settings.clock, base=state), found, project)
 
 
 def grant_role(ws: Workspace, actor: str, role: str, *, reason: str = "") -> Actor:

@@ -1,0 +1,44 @@
+"""Ids sort by time and say so; names fit into keys, paths and URLs."""
+
+import time
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.core.errors import Invalid
+from tidemill.core.ids import check_name, new_id, new_run_id, uuid7_hex
+
+
+def test_an_id_is_a_uuid_of_version_7_of_this_moment() -> None:
+    before = time.time_ns() // 1_000_000
+    made = uuid.UUID(new_id())
+    assert (made.version, made.variant) == (7, uuid.RFC_4122)
+    assert before <= made.int >> 80 <= time.time_ns() // 1_000_000
+
+
+def test_the_example_of_the_standard() -> None:
+    # RFC 9562, appendix A.6: 2022-02-22 19:22:22 UTC, rand_a 0xCC3, rand_b 0x18C4DC0C0C07398F
+    assert uuid7_hex(0x017F22E279B0, (0xCC3 << 62) | 0x18C4DC0C0C07398F) == "017f22e279b07cc398c4dc0c0c07398f"
+
+
+@given(st.integers(0, 2**48 - 1), st.integers(0, 2**48 - 1), st.integers(0, 2**74 - 1), st.integers(0, 2**74 - 1))
+def test_ids_sort_by_time_then_by_chance(one: int, other: int, left: int, right: int) -> None:
+    assert (uuid7_hex(one, left) < uuid7_hex(other, right)) == ((one, left) < (other, right))
+    assert len(uuid7_hex(one, left)) == 32
+
+
+def test_ids_are_distinct() -> None:
+    assert len({new_run_id() for _ in range(10_000)}) == 10_000
+
+
+@pytest.mark.parametrize("name", ["a", "7", "delay-weekly", "a.b_c-d", "N" * 128])
+def test_a_usable_name_is_returned(name: str) -> None:
+    assert check_name(name, "model") == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-a", "_a", "a b", "a/b", "a@1", "a:b", "ä", "a\n", "N" * 129, "a\x00"])
+def test_another_name_is_refused(name: str) -> None:
+    with pytest.raises(Invalid, match=r"model name .* is not usable; expected 1 to 128 letters, digits, dots, dashes or underscores"):
+        check_name(name, "model")
