@@ -1,7 +1,10 @@
-"""What was seen of a rollout: predictions of both variants from the journal, joined with the labels that have come."""
+"""What was seen of a rollout: scores of both variants from the journal, joined with the labels that have come."""
 
-import duckdb
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tidemill.core.window import Window
 from tidemill.deploy.judge import Comparison, compare
@@ -9,29 +12,32 @@ from tidemill.deploy.rollouts import Rollout
 from tidemill.govern.workspace import Workspace
 from tidemill.serving.config import endpoint_key
 from tidemill.serving.history import read_labels, read_predictions
-
-_PAIRS = """
-SELECT l.value::DOUBLE AS label, a.score AS champion, b.score AS challenger
-FROM predictions a JOIN predictions b USING (id) JOIN labels l USING (id)
-WHERE a.variant = $champion AND b.variant = $challenger
-ORDER BY l.at, id
-"""
-_TOUCHED = """
-SELECT count(*), count(*) FILTER (score IS NULL OR isnan(score)) FROM predictions WHERE variant = $challenger AND NOT shadow
-"""
+from tidemill.stats.arrays import FloatArray
 
 
 def look(ws: Workspace, rollout: Rollout) -> Comparison:
-    """Compare challenger and champion on all labelled requests since the rollout began."""
+    """Compare challenger and champion on all requests since the rollout began that both have scored and whose label has come."""
     ws.require("deploy.read", rollout.endpoint)
     window = Window(start=rollout.started_at, end=ws.clock.now())
     predictions = read_predictions(ws.state, endpoint_key(ws.project, rollout.endpoint), window, with_inputs=False)
-    labels = read_labels(ws.state, window)
-    names = {"champion": rollout.champion.name, "challenger": rollout.challenger.name}
-    with duckdb.connect() as connection:
-        connection.register("predictions", predictions)
-        connection.register("labels", labels)
-        pairs = connection.execute(_PAIRS, names).fetchnumpy()
-        touched, failed = connection.execute(_TOUCHED, {"challenger": names["challenger"]}).fetchone() or (0, 0)
-    columns = (np.asarray(pairs[name], dtype=np.float64) for name in ("label", "champion", "challenger"))
-    return compare(*columns, plan=rollout.plan, touched=touched, failed=failed)
+    labels = read_labels(ws.state, window)  # in the order in which they came: that of the confidence sequence
+    champion = _scores(predictions, rollout.champion.name, labels)
+    challenger = _scores(predictions, rollout.challenger.name, labels)
+    both = ~(np.isnan(champion) | np.isnan(challenger))
+    truths = np.asarray(labels["value"], dtype=np.float64)
+    told = predictions.filter(
+        pc.and_(pc.equal(predictions["variant"], pa.scalar(rollout.challenger.name)), pc.invert(predictions["shadow"]))
+    )
+    failed = int(np.isnan(_doubles(told["score"])).sum())
+    return compare(truths[both], champion[both], challenger[both], plan=rollout.plan, touched=told.num_rows, failed=failed)
+
+
+def _scores(predictions: pa.Table, variant: str, labels: pa.Table) -> FloatArray:
+    """Return a variant's score for each label's prediction, NaN where it has none."""
+    own = predictions.filter(pc.equal(predictions["variant"], pa.scalar(variant)))
+    places = pc.index_in(labels["id"], own["id"].combine_chunks())
+    return _doubles(own["score"].take(places))
+
+
+def _doubles(column: Any) -> FloatArray:
+    return np.asarray(column.fill_null(float("nan")), dtype=np.float64)
