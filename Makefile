@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sy
 LOCK := locks/dev.txt
 WORKERS ?= auto
 
-.PHONY: help demo test check bench docs lock changelog system
+.PHONY: help demo test check bench docs reference lock changelog system
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -46,6 +46,9 @@ bench: $(STAMP) ## every benchmark: each prints its workload, machine, versions,
 
 docs: $(STAMP) ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+reference: $(STAMP) ## write docs/reference/ again from the code
+	$(BIN)/python scripts/reference.py
 
 lock: ## write the lock again: hashes, no index address, Python 3.11 to 3.14, Linux and macOS
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
