@@ -42,14 +42,20 @@ HURRIED = RolloutPlan(policy="canary", stages=(Stage(share=0.05, hold=timedelta(
 
 
 class Demo:
-    """One replay. say takes a line for people, show the state of the moment (month, day, scored flights)."""
+    """One replay. say takes a line for people, show the state of the moment (month, day, scored flights).
 
-    def __init__(self, home: Path, *, months: int, seed: int, say: Callable[[str], None], show: Callable[[str], None]) -> None:
+    until ends it before the months are over; at_slot is called before each quarter of an hour is played.
+    """
+
+    def __init__(
+        self, home: Path, *, months: int = MONTHS, seed: int = 0, say: Callable[[str], None], show: Callable[[str], None],
+        until: datetime | None = None, at_slot: Callable[[datetime], None] | None = None,
+    ) -> None:  # fmt: skip
         if not 1 <= months <= MONTHS:
             raise Invalid(f"the replay has 1 to {MONTHS} months (June to December), asked for {months}")
-        self.home, self.seed, self.say, self.show = home, seed, say, show
+        self.home, self.seed, self.say, self.show, self.at_slot = home, seed, say, show, at_slot
         last = START.astimezone(NEW_YORK).month + months
-        self.end = datetime(2013 + (last - 1) // 12, (last - 1) % 12 + 1, 1, tzinfo=NEW_YORK).astimezone(UTC)
+        self.end = until or datetime(2013 + (last - 1) // 12, (last - 1) % 12 + 1, 1, tzinfo=NEW_YORK).astimezone(UTC)
         self.parts: dict[str, float] = {}
         self.scored: dict[str, datetime] = {}
         self.requests = self.acknowledged = self.set_aside = 0
@@ -116,7 +122,7 @@ class Demo:
         job = self.client.pipelines.run("train", {"seed": self.seed}, reason="the first model")
         self._wait_for(job["id"])
         first = self.client.models.get(f"{MODEL}@1")
-        self.say(f"model {MODEL}@1: AUC {first['metrics']['auc']:.3f} on the last two weeks of May, checks: {first['verdict']}")
+        self.say(f"model {MODEL}@1: AUC {first['metrics']['auc']:.3f} on the last week of May, checks: {first['verdict']}")
 
     def _release_first(self) -> None:
         self.client.models.promote(MODEL, 1, alias="champion", reason="the first")
@@ -149,6 +155,8 @@ class Demo:
             if f"{local:%B}" != month:
                 month = f"{local:%B}"
                 self.say(f"{month}: {self.acknowledged} flights scored so far")
+            if self.at_slot is not None:
+                self.at_slot(slot.at)
             self._ingest_before(slot.at)
             with self._part("waiting for the controller (monitors, rollouts, retraining)"):
                 self.server.advance(slot.at)

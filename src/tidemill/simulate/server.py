@@ -33,6 +33,7 @@ class SimulatedServer:
         self.home = home
         self.clock = SimulatedClock.create(home / ".tidemill" / CLOCK_FILE, start)
         self.process: subprocess.Popen[str] | None = None
+        self.client: Client | None = None
         self.next_due: datetime | None = None
 
     @property
@@ -44,17 +45,19 @@ class SimulatedServer:
         """Start all processes and return a client of them. Raises Unavailable with what the server said."""
         command = [sys.executable, "-m", "tidemill", "up", "--home", str(self.home), "--port", "0", "--serve-port", "0"]
         command += ["--clock", self.clock_setting, "--json"]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_environment(), start_new_session=True
-        )
-        line = self.process.stdout.readline() if self.process.stdout else ""
+        log = self.home / ".tidemill" / "up.log"
+        with log.open("ab") as errors:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=child_environment(), start_new_session=True
+            )
+        with self.process.stdout as out:  # type: ignore[union-attr]  # a pipe was asked for
+            line = out.readline()
         if not line.strip():
-            said = self.process.stderr.read().strip() if self.process.stderr else ""
-            raise Unavailable(f"the server did not start: {said or 'it said nothing'}")
+            raise Unavailable(f"the server did not start: {log.read_text('utf-8').strip() or 'it said nothing'}")
         self.served = decode(line, Served, what="the server's first line")
-        self.client = connect(self.served.url, serving_url=self.served.serve_url)
+        client = self.client = connect(self.served.url, serving_url=self.served.serve_url)
         self.settle()
-        return self.client
+        return client
 
     def advance(self, to: datetime) -> None:
         """Move the clock on to a moment, stopping wherever the controller has something to do, until it has done it."""
@@ -66,11 +69,13 @@ class SimulatedServer:
 
     def settle(self) -> None:
         """Wait until the controller has done all that is due at this moment, and note when it is due next. Raises Unavailable."""
-        now = self.clock.now()
+        now, client = self.clock.now(), self.client
+        if client is None:
+            raise Unavailable("the server was not started")
 
         def settled() -> bool:
             try:
-                state = self.client.controller()
+                state = client.controller()
             except TidemillError:  # the control plane may be gone for a moment: it is started again
                 return False
             at, due = state["settled_at"], state["next_due"]
@@ -83,6 +88,8 @@ class SimulatedServer:
 
     def stop(self) -> None:
         """Stop all processes cleanly."""
+        if self.client is not None:
+            self.client.close()
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
