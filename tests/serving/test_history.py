@@ -13,7 +13,7 @@ from tidemill.core.errors import NotFound
 from tidemill.core.window import Window
 from tidemill.serving import history
 from tidemill.serving.history import INPUT, PREDICTIONS, compact, find_prediction, inputs, read_labels, read_predictions
-from tidemill.serving.journal import JournalWriter, LabelRecord, PredictionRecord, labels_folder, predictions_folder, segments
+from tidemill.serving.journal import DAY_MICROS, JournalWriter, LabelRecord, PredictionRecord, labels_folder, predictions_folder, segments
 
 DAY = datetime(2013, 6, 1, tzinfo=UTC)
 
@@ -23,7 +23,7 @@ class Book:
 
     def __init__(self, state: Path, worker: str = "0", *, segment_bytes: int = 1 << 20) -> None:
         self.state, self.received = state, 0
-        self.writer = JournalWriter(predictions_folder(state, "delay"), worker, segment_bytes=segment_bytes)
+        self.writer = JournalWriter(predictions_folder(state, "delay"), worker, segment_bytes=segment_bytes, segment_micros=30 * DAY_MICROS)
         self.labels = JournalWriter(labels_folder(state), worker)
 
     def predict(

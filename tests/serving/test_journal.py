@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tidemill.core.codec import unpack
 from tidemill.core.errors import Unavailable
 from tidemill.serving.journal import (
+    DAY_MICROS,
     JournalWriter,
     LabelRecord,
     PredictionRecord,
@@ -71,6 +72,18 @@ def test_segments_change_when_they_are_large_and_close_may_be_followed_by_more(t
     writer.close()
     writer.append(record("after"), at=1)
     assert read(tmp_path) == [*ids, "after"]
+    writer.close()
+
+
+def test_a_later_day_of_event_time_begins_a_segment_and_an_earlier_one_does_not(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path, "0")
+    day = DAY_MICROS
+    counts = []
+    for at in (10 * day, 11 * day - 1, 11 * day, 10 * day, 11 * day + 5, 3 * day, 20 * day):
+        writer.append(record(str(at)), at=at)
+        counts.append(len(segments(tmp_path)))
+    assert counts == [1, 1, 2, 2, 2, 2, 3]
+    assert [complete(path) for path in segments(tmp_path)] == [True, True, False]
     writer.close()
 
 

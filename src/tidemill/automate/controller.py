@@ -1,4 +1,4 @@
-"""The controller: at each moment does what is due. Publishes routes, judges rollouts, runs monitors, fires rules.
+"""The controller: at each moment does what is due. Publishes routes, judges rollouts, runs monitors, fires rules, compacts journals.
 
 Everything it does is done again without harm: each step first looks at the catalog, so that a controller killed at any point is
 followed by one that goes on. On a simulated clock it says up to which moment it has settled, and when it next has something to do.
@@ -23,15 +23,20 @@ from tidemill.core.errors import TidemillError
 from tidemill.core.ids import ActorId
 from tidemill.core.process import follow_supervisor, on_stop, start_logging
 from tidemill.core.values import Value
+from tidemill.deploy.endpoints import list_endpoints
 from tidemill.deploy.evidence import look
 from tidemill.deploy.publish import followed, publish
 from tidemill.deploy.rollouts import Rollout, advance, list_rollouts, start_rollout
 from tidemill.govern.actors import CONTROLLER, PROJECTS, read_actor
 from tidemill.govern.workspace import Workspace, open_workspace
 from tidemill.monitor.service import next_window_end, run_due
+from tidemill.serving.config import endpoint_key
+from tidemill.serving.history import compact
+from tidemill.serving.journal import endpoints_journaled
 
 LOG = logging.getLogger("tidemill.controller")
 IDLE_S = 0.2
+LOOK_AT_LEAST = timedelta(hours=1)
 SIMULATED_IDLE_S = 0.002
 EVENTS_AT_ONCE = 500
 JOBS_S = 3600.0
@@ -82,6 +87,7 @@ def tick(ws: Workspace, *, stop: threading.Event | None = None) -> None:
         _publish(ws)
         if not ws.clock.simulated or not _wait_for_jobs(ws, cursor, stop):
             break
+    _compact_journals(ws)
     upcoming = next_due(ws, now)
     with ws.catalog.transaction() as tx:
         upsert(tx, CONTROLLERS, [{"project": ws.project, "cursor": cursor, "settled_at": now, "next_due": upcoming}])
@@ -129,7 +135,8 @@ def _something_to_do(ws: Workspace) -> bool:
     now = ws.clock.now()
     if ws.clock.simulated:
         return state.settled_at is None or state.settled_at < now or state.behind > 0
-    return state.settled_at is None or state.behind > 0 or (state.next_due is not None and state.next_due <= now)
+    due = state.next_due is not None and state.next_due <= now
+    return state.settled_at is None or state.behind > 0 or due or now - state.settled_at >= LOOK_AT_LEAST
 
 
 def _projects(ws: Workspace) -> list[str]:
@@ -149,6 +156,19 @@ def _judge(ws: Workspace, now: datetime) -> None:
             after, decision = advance(ws, rollout, lambda seen: look(ws, seen))
             LOG.info("rollout %s of %s: %s, %s (%s)", after.id, after.challenger.name, decision.action, decision.reason, after.state)
             _publish(ws)
+
+
+def _compact_journals(ws: Workspace) -> None:
+    """Turn what workers have finished writing into Parquet. Trouble with it (a full disk) keeps nothing else from being done."""
+    known = {endpoint_key(ws.project, endpoint.name) for endpoint in list_endpoints(ws)}
+    for endpoint in known.intersection(endpoints_journaled(ws.state)):
+        try:
+            report = compact(ws.state, endpoint)
+        except (TidemillError, OSError) as error:
+            LOG.warning("journal of endpoint %s was not compacted: %s", endpoint, error)
+            continue
+        if report.segments:
+            LOG.info("journal of endpoint %s: %d segments compacted, %d rows", endpoint, report.segments, report.rows)
 
 
 def _cursor(ws: Workspace) -> tuple[int, datetime | None]:

@@ -5,7 +5,8 @@
     journal/labels/WORKER-START-N.seg                 labels
 
 A segment is a magic number and frames: length, CRC-32, event time, MessagePack. A writer holds its segment locked, so that others
-can tell one that is complete from one that grows, and a killed writer's lock is gone with it.
+can tell one that is complete from one that grows, and a killed writer's lock is gone with it. It begins another one when a segment is
+large and when a day of event time has gone by: so what is complete can be compacted, into about one file a worker and day.
 """
 
 import fcntl
@@ -25,6 +26,7 @@ from tidemill.core.values import Value, Wire
 MAGIC = b"TMJOURN1"
 SUFFIX = ".seg"
 SEGMENT_BYTES = 16 << 20
+DAY_MICROS = 24 * 3600 * 1_000_000
 _FRAME = struct.Struct("<IIq")  # bytes of the payload, CRC-32 of event time and payload, event time in microseconds since 1970
 _MOMENT = struct.Struct("<q")
 
@@ -82,11 +84,11 @@ class JournalUnavailable(Unavailable):
 class JournalWriter:
     """Appends records to one folder. One thread at a time calls append; sync may be called from another."""
 
-    def __init__(self, folder: Path, worker: str, *, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self.folder, self._worker, self._limit = folder, worker, segment_bytes
+    def __init__(self, folder: Path, worker: str, *, segment_bytes: int = SEGMENT_BYTES, segment_micros: int = DAY_MICROS) -> None:
+        self.folder, self._worker, self._limit, self._span = folder, worker, segment_bytes, segment_micros
         self._guard = threading.Lock()  # between append, which may change segments, and sync
         self._descriptor = -1
-        self._size = self._number = 0
+        self._size = self._number = self._span_number = 0
         self._start = new_id()  # sorts by time
         self._path = folder
 
@@ -96,8 +98,10 @@ class JournalWriter:
         frame = b"".join((_FRAME.pack(len(payload), checksum(at, payload), at), payload))
         with self._guard:
             try:
-                if self._descriptor < 0 or self._size >= self._limit:
+                # Only a later day: rows about the past, sent in between, are not to cut the journal into small pieces.
+                if self._descriptor < 0 or self._size >= self._limit or at // self._span > self._span_number:
                     self._start_segment()
+                    self._span_number = at // self._span
                 if (written := os.write(self._descriptor, frame)) != len(frame):
                     raise OSError(f"only {written} of {len(frame)} bytes fitted")
             except OSError as error:
