@@ -16,6 +16,15 @@ from tidemill.server.errors import BodyTooLarge, problem_of, status_of
 from tidemill.server.inprocess import InProcessTransport
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessTransport]:
+    """One app for all the requests that are refused: none of them leaves anything behind."""
+    with world.workspace(tmp_path_factory.mktemp("shared") / "home") as made:
+        transport = InProcessTransport(create_app(made))
+        yield transport
+        transport.close()
+
+
 def operations(*, with_json: bool = False) -> list[Any]:
     return [
         pytest.param(method.upper(), path, id=operation["operationId"])
@@ -72,8 +81,8 @@ def test_an_unforeseen_error_is_logged_under_the_id_that_the_caller_gets(caplog:
 
 @pytest.mark.parametrize(("method", "path"), operations(with_json=True))
 @pytest.mark.parametrize("body", [b"{", b"[1,", b'"text"', b"\xff\xfe", b'{"no_such_field": 1}', b"17", b""])
-def test_a_malformed_body_is_one_sentence(transport: InProcessTransport, method: str, path: str, body: bytes) -> None:
-    answer = transport.request(method, filled(path), body=body, headers={"content-type": "application/json"})
+def test_a_malformed_body_is_one_sentence(shared: InProcessTransport, method: str, path: str, body: bytes) -> None:
+    answer = shared.request(method, filled(path), body=body, headers={"content-type": "application/json"})
     problem = decode(answer.body, Problem)
     assert answer.headers["content-type"] == MEDIA_TYPE
     # a route may know first that what the path names is not there
@@ -85,17 +94,17 @@ def test_a_malformed_body_is_one_sentence(transport: InProcessTransport, method:
 
 
 @pytest.mark.parametrize(("method", "path"), operations())
-def test_an_unknown_project_is_not_found(transport: InProcessTransport, method: str, path: str) -> None:
+def test_an_unknown_project_is_not_found(shared: InProcessTransport, method: str, path: str) -> None:
     if "{project}" not in path:
         return
-    answer = transport.request(method, filled(path.replace("{project}", "nowhere")), body=b"{}")
+    answer = shared.request(method, filled(path.replace("{project}", "nowhere")), body=b"{}")
     assert answer.status in (400, 404)
     assert answer.headers["content-type"] == MEDIA_TYPE
 
 
 @pytest.mark.parametrize(("method", "path"), operations())
-def test_an_unknown_query_parameter_is_refused_with_the_nearest_name(transport: InProcessTransport, method: str, path: str) -> None:
-    answer = transport.request(method, filled(path) + "?limitt=3", body=b"{}")
+def test_an_unknown_query_parameter_is_refused_with_the_nearest_name(shared: InProcessTransport, method: str, path: str) -> None:
+    answer = shared.request(method, filled(path) + "?limitt=3", body=b"{}")
     assert answer.status == 400
     assert "unknown query parameter 'limitt'" in decode(answer.body, Problem).detail
 

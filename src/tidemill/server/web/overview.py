@@ -17,7 +17,6 @@ from tidemill.registry.aliases import read_aliases
 from tidemill.registry.versions import list_models, list_versions
 from tidemill.server.web.page import Page
 
-
 # What a reader wants to hear of; the audit page tells the rest.
 NOTEWORTHY = (
     "alert.opened",
