@@ -18,7 +18,7 @@ from tidemill.automate.worker import PIPELINE_JOB
 from tidemill.catalog import jobs
 from tidemill.catalog.events import last_seq, read_events
 from tidemill.catalog.schema import METADATA, Moment, Text, upsert
-from tidemill.core.clock import wait_until
+from tidemill.core.clock import elapsed, wait_until
 from tidemill.core.errors import TidemillError
 from tidemill.core.ids import ActorId
 from tidemill.core.process import follow_supervisor, on_stop, start_logging
@@ -37,7 +37,8 @@ from tidemill.serving.journal import endpoints_journaled
 LOG = logging.getLogger("tidemill.controller")
 IDLE_S = 0.2
 LOOK_AT_LEAST = timedelta(hours=1)
-SIMULATED_IDLE_S = 0.002
+SIMULATED_PAUSE_S = 0.001
+SIMULATED_LOOK_S = 0.02
 EVENTS_AT_ONCE = 500
 JOBS_S = 3600.0
 
@@ -116,27 +117,35 @@ def main(argv: list[str] | None = None) -> int:
     if options.supervised:
         follow_supervisor()
     LOG.info("controlling %s", ws.home)
+    pause_s, look_s = (SIMULATED_PAUSE_S, SIMULATED_LOOK_S) if ws.clock.simulated else (IDLE_S, IDLE_S)
+    soonest, looked_s = None, -look_s
     while not stopping.is_set():
-        for project in _projects(ws):
-            mine = ws.acting(ws.actor, project)
-            if _something_to_do(mine):
-                try:
-                    tick(mine, stop=stopping)
-                except Exception:  # the edge of the process: one project's trouble must not stop the others
-                    LOG.exception("tick of project %s failed; trying again", project)
-                    stopping.wait(IDLE_S)
-        stopping.wait(SIMULATED_IDLE_S if ws.clock.simulated else IDLE_S)
+        # The clock is asked often, for that costs nothing; the catalog only when something is due, or now and then.
+        if (soonest is not None and soonest <= ws.clock.now()) or elapsed() - looked_s >= look_s:
+            soonest = min(filter(None, [_attend(ws.acting(ws.actor, project), stopping) for project in _projects(ws)]), default=None)
+            looked_s = elapsed()
+        stopping.wait(pause_s)
     ws.close()
     return 0
 
 
+def _attend(ws: Workspace, stopping: threading.Event) -> datetime | None:
+    """Do what is due in a project, if anything; return when it next has something to do by itself."""
+    try:
+        if _something_to_do(ws):
+            tick(ws, stop=stopping)
+        return read_controller(ws).next_due
+    except Exception:  # the edge of the process: one project's trouble must not stop the others
+        LOG.exception("tick of project %s failed; trying again", ws.project)
+        stopping.wait(IDLE_S)
+        return None
+
+
 def _something_to_do(ws: Workspace) -> bool:
-    state = read_controller(ws)
-    now = ws.clock.now()
-    if ws.clock.simulated:
-        return state.settled_at is None or state.settled_at < now or state.behind > 0
-    due = state.next_due is not None and state.next_due <= now
-    return state.settled_at is None or state.behind > 0 or due or now - state.settled_at >= LOOK_AT_LEAST
+    state, now = read_controller(ws), ws.clock.now()
+    if state.settled_at is None or state.behind > 0 or (state.next_due is not None and state.next_due <= now):
+        return True
+    return not ws.clock.simulated and now - state.settled_at >= LOOK_AT_LEAST
 
 
 def _projects(ws: Workspace) -> list[str]:
@@ -263,7 +272,7 @@ def _wait_for_jobs(ws: Workspace, cursor: int, stop: threading.Event | None) -> 
 
     if stop is not None and stop.is_set():
         return False
-    wait_until(quiet, timeout_s=JOBS_S, every_s=0.01)
+    wait_until(quiet, timeout_s=JOBS_S, every_s=0.01, slowest_s=0.05)
     with ws.catalog.reading() as tx:
         return last_seq(tx, ws.project) > cursor
 

@@ -26,7 +26,7 @@ from tidemill.pipelines.project import check_declared, load_pipeline
 
 LOG = logging.getLogger("tidemill.worker")
 PIPELINE_JOB = "pipeline"
-IDLE_S = 0.02
+IDLE_S = 0.05
 
 
 class JobAsked(EventBody, frozen=True, kw_only=True, tag="job.asked"):

@@ -26,7 +26,7 @@ def demo(home: Path | None, months: int, seed: int, report: Path | None, no_serv
     """Replay flights out of New York, June to December 2013: train, serve, drift, retrain, challenge, roll back, promote."""
     folder = (home or Path(tempfile.mkdtemp(prefix="tidemill-demo-"))).resolve()
     replay = Demo(folder, months=months, seed=seed, say=_say, show=_show if on_terminal() else _quiet)
-    stopped: list[bool] = []
+    on_stop(_end)
     try:
         figures = replay.run()
         if report is not None:
@@ -34,9 +34,8 @@ def demo(home: Path | None, months: int, seed: int, report: Path | None, no_serv
         _clear()
         click.echo(encode_text(figures, indent=2) if as_json else _text(figures))
         if not no_serve and on_terminal():
-            on_stop(lambda: stopped.append(True))
             _say(f"the dashboard is at {replay.server.served.url}; Ctrl-C ends it")
-            wait_until(lambda: bool(stopped), timeout_s=float("inf"), every_s=0.1)
+            wait_until(lambda: False, timeout_s=float("inf"), every_s=0.1)
     finally:
         replay.stop()
 
@@ -78,6 +77,10 @@ def _text(figures: DemoReport) -> str:
     audit = f"{figures.events} events in the audit log, chain {'unbroken' if figures.audit_verified else 'BROKEN'}"
     follow = f"follow one answer back: tidemill trace {figures.trace['prediction']['id']} --home {figures.home}"
     return "\n\n".join([months, rollouts, f"{counts}\n{loop}; {caught}\n{audit}\n{follow}", parts, f"{figures.seconds:.1f} seconds in all"])
+
+
+def _end() -> None:
+    raise click.Abort
 
 
 def _say(line: str) -> None:

@@ -9,7 +9,7 @@ from tidemill.client.http import HttpTransport
 from tidemill.core.clock import wait_until
 from tidemill.core.codec import encode_text
 from tidemill.core.errors import Unavailable
-from tidemill.core.process import on_stop
+from tidemill.core.process import follow_supervisor, on_stop
 from tidemill.core.settings import find_home, load_settings
 from tidemill.govern.workspace import init_workspace
 from tidemill.server.supervisor import Supervisor
@@ -23,6 +23,7 @@ READY_S = 60.0
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of dashboard and API. 0 picks a free one.")
 @click.option("--serve-port", type=click.IntRange(0, 65535), help="Port of predictions. 0 picks a free one.")
 @click.option("--serve-workers", type=click.IntRange(1), help="Number of serving workers.")
+@click.option("--supervised", is_flag=True, hidden=True, help="End when standard input ends: whoever started this is gone then.")
 @click.option("--clock", help="The time of the world: system, or simulated:FILE (relative to the state folder).")
 @json_option
 def up(
@@ -32,6 +33,7 @@ def up(
     serve_port: int | None,
     serve_workers: int | None,
     clock: str | None,
+    supervised: bool,
     as_json: bool,
 ) -> int:
     """Serve a workspace: dashboard and API, predictions, controller, job workers. Ctrl-C or SIGTERM ends it cleanly."""
@@ -40,6 +42,8 @@ def up(
     loaded = load_settings(folder, arguments=arguments)
     supervisor = Supervisor(folder, loaded, say=lambda line: click.echo(line, err=True))
     on_stop(supervisor.stop)
+    if supervised:
+        follow_supervisor()
     try:
         init_workspace(folder, **arguments).close()
         running = supervisor.start()

@@ -134,8 +134,11 @@ def elapsed() -> float:
     return time.perf_counter()
 
 
-def wait_until(ready: Callable[[], bool], *, timeout_s: float, every_s: float = 0.01) -> bool:
-    """Poll ready until it is true or real time runs out; return whether it came true."""
+def wait_until(ready: Callable[[], bool], *, timeout_s: float, every_s: float = 0.01, slowest_s: float | None = None) -> bool:
+    """Poll ready until it is true or real time runs out; return whether it came true.
+
+    With slowest_s the pauses grow from every_s up to it, so that a long wait costs little.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         if ready():
@@ -144,3 +147,5 @@ def wait_until(ready: Callable[[], bool], *, timeout_s: float, every_s: float = 
         if left <= 0:
             return False
         time.sleep(min(every_s, left))
+        if slowest_s is not None:
+            every_s = min(slowest_s, every_s * 1.5)

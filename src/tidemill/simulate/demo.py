@@ -122,7 +122,7 @@ class Demo:
         job = self.client.pipelines.run("train", {"seed": self.seed}, reason="the first model")
         self._wait_for(job["id"])
         first = self.client.models.get(f"{MODEL}@1")
-        self.say(f"model {MODEL}@1: AUC {first['metrics']['auc']:.3f} on the last week of May, checks: {first['verdict']}")
+        self.say(f"model {MODEL}@1: AUC {first['metrics']['auc']:.3f} on the last two weeks of May, checks: {first['verdict']}")
 
     def _release_first(self) -> None:
         self.client.models.promote(MODEL, 1, alias="champion", reason="the first")

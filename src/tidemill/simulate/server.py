@@ -43,12 +43,18 @@ class SimulatedServer:
 
     def start(self) -> Client:
         """Start all processes and return a client of them. Raises Unavailable with what the server said."""
-        command = [sys.executable, "-m", "tidemill", "up", "--home", str(self.home), "--port", "0", "--serve-port", "0"]
+        command = [sys.executable, "-m", "tidemill", "up", "--home", str(self.home), "--port", "0", "--serve-port", "0", "--supervised"]
         command += ["--clock", self.clock_setting, "--json"]
         log = self.home / ".tidemill" / "up.log"
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=child_environment(), start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=child_environment(),
+                start_new_session=True,
             )
         with self.process.stdout as out:  # type: ignore[union-attr]  # a pipe was asked for
             line = out.readline()
@@ -83,14 +89,18 @@ class SimulatedServer:
             waiting = self.next_due is not None and self.next_due <= now
             return at is not None and not waiting and not state["behind"] and not state["open_jobs"]
 
-        if not wait_until(settled, timeout_s=SETTLE_S, every_s=0.002):
+        if not wait_until(settled, timeout_s=SETTLE_S, every_s=0.002, slowest_s=0.05):
             raise Unavailable(f"the controller did not settle at {now} within {SETTLE_S:.0f} s; see {self.home / '.tidemill' / 'logs'}")
 
     def stop(self) -> None:
         """Stop all processes cleanly."""
         if self.client is not None:
             self.client.close()
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None:
+            return
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        if self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
         try:

@@ -131,7 +131,7 @@ def registered(
 
 
 @tm.pipeline
-def train(days: int = 151, holdout_days: int = 7, trials: int = 4, seed: int = 0) -> None:
+def train(days: int = 151, holdout_days: int = 14, trials: int = 4, seed: int = 0) -> None:
     """From the newest datasets to a registered version."""
     pinned = sources()
     rows = training_set(pinned, days)
