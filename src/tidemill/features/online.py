@@ -237,27 +237,32 @@ class _WindowReader:
 
 
 class _Packed:
-    """The stored events of one entity in summing order: times (n,), values (columns, n), hashes of event keys (n,) if any."""
+    """The stored events of one entity in summing order, one row of words a field: times, hashes of event keys if any, values."""
 
-    __slots__ = ("hashes", "times", "values")
+    __slots__ = ("keyed", "words")
 
-    def __init__(self, times: Ints, values: Floats, hashes: Ints | None) -> None:
-        self.times, self.values, self.hashes = times, values, hashes
+    def __init__(self, words: Ints, *, keyed: bool) -> None:
+        self.words, self.keyed = words, keyed
+
+    @property
+    def times(self) -> Ints:
+        times: Ints = self.words[0]
+        return times
+
+    @property
+    def values(self) -> Floats:
+        return self.words[1 + self.keyed :].view(np.float64)
 
 
 def _decode(blob: bytes, columns: int) -> _Packed:
     form, keyed, width, count = _HEADER.unpack_from(blob)
     if form != _FORM or width != columns or len(blob) != _HEADER.size + 8 * count * (1 + width + keyed):
         raise Corrupt(f"a stored window of events is not what was stored: form {form}, {width} columns, {len(blob)} bytes")
-    words = np.frombuffer(blob, dtype="<i8", offset=_HEADER.size)
-    values = words[count : count * (1 + width)].view("<f8").reshape(width, count)
-    return _Packed(words[:count], values, words[count * (1 + width) :] if keyed else None)
+    return _Packed(np.frombuffer(blob, dtype="<i8", offset=_HEADER.size).reshape(1 + keyed + width, count), keyed=bool(keyed))
 
 
-def _encode(events: _Packed) -> bytes:
-    hashes = events.hashes.tobytes() if events.hashes is not None else b""
-    header = _HEADER.pack(_FORM, events.hashes is not None, events.values.shape[0], events.times.size)
-    return b"".join([header, events.times.tobytes(), events.values.tobytes(), hashes])
+def _encode(events: _Packed, columns: int) -> bytes:
+    return _HEADER.pack(_FORM, events.keyed, columns, events.times.size) + events.words.tobytes()
 
 
 def _window_merge(plan: ViewPlan, rows: Columns, times: list[int | None], now: int) -> Callable[[bytes | None, list[int]], bytes | None]:
@@ -265,41 +270,37 @@ def _window_merge(plan: ViewPlan, rows: Columns, times: list[int | None], now: i
     columns = [_numbers(view, name, rows[name]) for name in view.columns]
     moments = np.array([0 if time is None else time for time in times], dtype=np.int64)
     hashes = _hashes(plan, rows)
+    fresh = np.stack([moments, *([] if hashes is None else [hashes]), *(column.view(np.int64) for column in columns)])
     cutoff = now - _longest(view)
 
     def merge(blob: bytes | None, places: list[int]) -> bytes | None:
-        new = _Packed(moments[places], np.array([column[places] for column in columns]).reshape(len(columns), len(places)), None)
-        if hashes is not None:
-            new.hashes = hashes[places]
-        if blob is not None:
-            old = _decode(blob, len(columns))
-            new = _Packed(
-                np.concatenate([old.times, new.times]),
-                np.concatenate([old.values, new.values], axis=1),
-                np.concatenate([old.hashes, new.hashes]) if old.hashes is not None and new.hashes is not None else None,
-            )
-        kept = _tidy(new, cutoff, added=len(places))
-        return _encode(kept) if kept.times.size else None
+        new = _Packed(fresh[:, places], keyed=hashes is not None)
+        old = _decode(blob, len(columns)) if blob is not None else _Packed(new.words[:, :0], keyed=new.keyed)
+        merged = _merged(old, new, cutoff)
+        return _encode(merged, len(columns)) if merged.times.size else None
 
     return merge
 
 
-def _tidy(events: _Packed, cutoff: int, *, added: int) -> _Packed:
-    """Return events without what is too old or was replaced, in summing order. The last `added` are new, the others in order."""
-    keep = events.times > cutoff
-    if events.hashes is not None:
-        count = events.times.size
-        for place in range(count - added, count):
-            same = events.hashes[:place] == events.hashes[place]
-            if same.any():
-                keep[:place] &= ~same
-    if not keep.all():
-        hashes = events.hashes[keep] if events.hashes is not None else None
-        events = _Packed(events.times[keep], events.values[:, keep], hashes)
-    if (events.times[1:] > events.times[:-1]).all():
-        return events
-    order = canonical_order(events.times, list(events.values))
-    return _Packed(events.times[order], events.values[:, order], events.hashes[order] if events.hashes is not None else None)
+def _merged(old: _Packed, new: _Packed, cutoff: int) -> _Packed:
+    """Return old events, which are in order, with new ones among them; what is too old or was replaced is left out."""
+    kept, added = old.words[:, np.searchsorted(old.times, cutoff, side="right") :], new.words
+    if new.keyed:
+        replaced = (kept[1][:, None] == added[1]).any(axis=1)
+        if replaced.any():
+            kept = kept[:, ~replaced]
+        if added.shape[1] > 1:
+            added = added[:, sorted({key: place for place, key in enumerate(added[1].tolist())}.values())]
+    added = added[:, added[0] > cutoff]
+    merged = _Packed(np.concatenate([kept, added], axis=1), keyed=new.keyed)
+    if added.shape[1]:
+        # Events come about in order: only the last few have to be sorted.
+        first = int(np.searchsorted(kept[0], added[0].min()))
+        tail = _Packed(merged.words[:, first:], keyed=new.keyed)
+        # Equal events in order of their hashes, so that pushing them again writes the same bytes.
+        ties = [*tail.values, *([tail.words[1]] if new.keyed else [])]
+        merged.words[:, first:] = tail.words[:, canonical_order(tail.times, ties)]
+    return merged
 
 
 def _latest_merge(plan: ViewPlan, rows: Columns, times: list[int | None], now: int) -> Callable[[bytes | None, list[int]], bytes | None]:

@@ -1,5 +1,7 @@
 """Summaries of spans of values: the one arithmetic behind history and the online store, so that both give the same bits."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,15 +40,12 @@ def summarise(function: AggregateFunction, values: Floats | None, starts: Ints, 
     return means
 
 
-def canonical_order(times: Ints, columns: list[Floats], groups: Ints | None = None) -> Ints:
-    """Return the order in which events are summed: by group, by time, and events of one time by their values.
+def canonical_order(times: Ints, columns: Sequence[Floats | Ints]) -> Ints:
+    """Return the order in which events are summed: by time, and events of one time by their values.
 
     Ordering ties by value makes a sum independent of the order in which events arrived.
     """
-    keys = [*reversed(columns), times]
-    if groups is not None:
-        keys.append(groups)
-    return np.lexsort(keys)
+    return np.lexsort([*reversed(columns), times])
 
 
 def _sums(values: Floats, starts: Ints, ends: Ints) -> Floats:
