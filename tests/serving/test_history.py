@@ -12,8 +12,18 @@ from tidemill.core.clock import micros
 from tidemill.core.errors import NotFound
 from tidemill.core.window import Window
 from tidemill.serving import history
-from tidemill.serving.history import INPUT, PREDICTIONS, compact, find_prediction, inputs, read_labels, read_predictions
-from tidemill.serving.journal import DAY_MICROS, JournalWriter, LabelRecord, PredictionRecord, labels_folder, predictions_folder, segments
+from tidemill.serving.history import INPUT, PREDICTIONS, compact, count_failures, find_prediction, inputs, read_labels, read_predictions
+from tidemill.serving.journal import (
+    DAY_MICROS,
+    FailureRecord,
+    JournalWriter,
+    LabelRecord,
+    PredictionRecord,
+    failures_folder,
+    labels_folder,
+    predictions_folder,
+    segments,
+)
 
 DAY = datetime(2013, 6, 1, tzinfo=UTC)
 
@@ -178,11 +188,13 @@ def test_a_prediction_is_found_by_its_id(book: Book, compacted: bool) -> None:
     if compacted:
         book.writer.close()
         compact(book.state, "delay")
-    found = find_prediction(book.state, "b")
+    found = find_prediction(book.state, "b", endpoints=["other", "delay"])
     assert (found.endpoint, found.variant, found.score, found.at) == ("delay", "champion", 0.5, DAY)
     assert found.columns == {"carrier": "UA", "delay": 1.5}
     with pytest.raises(NotFound, match="no prediction 'zz' was journaled"):
-        find_prediction(book.state, "zz")
+        find_prediction(book.state, "zz", endpoints=["delay"])
+    with pytest.raises(NotFound, match="no prediction 'b' was journaled"):
+        find_prediction(book.state, "b", endpoints=["other"])
 
 
 def test_the_label_that_came_last_counts(book: Book) -> None:
@@ -205,7 +217,24 @@ def test_the_label_that_came_last_counts(book: Book) -> None:
 def test_labels_may_be_text(book: Book) -> None:
     book.label("a", "cat")
     book.label("b", 3.0)
-    assert read_labels(book.state)["value"].to_pylist() == ["cat", "3.0"]
+    book.label("c", True)
+    assert read_labels(book.state).select(["value", "text"]).to_pylist() == [
+        {"value": None, "text": "cat"},
+        {"value": 3.0, "text": None},
+        {"value": 1.0, "text": None},
+    ]
+
+
+def test_failures_are_counted_by_variant_and_window(tmp_path: Path) -> None:
+    writer = JournalWriter(failures_folder(tmp_path, "lab/delay"), "0")
+    for hour, variant, rows in ((1, "v1", 2), (2, "v1", 3), (2, "v2", 5)):
+        at = micros(DAY + timedelta(hours=hour))
+        record = FailureRecord(at=at, received=at, rows=rows, variant=variant, model="m", version=1, shadow=False, reason="x")
+        writer.append(record, at=at)
+    writer.close()
+    assert [count_failures(tmp_path, "lab/delay", variant) for variant in ("v1", "v2", "v3")] == [5, 5, 0]
+    assert count_failures(tmp_path, "lab/delay", "v1", window(0, 2)) == 2
+    assert count_failures(tmp_path, "delay", "v1") == 0
 
 
 def test_a_segment_that_is_compacted_while_it_is_read_is_read_from_its_files(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:

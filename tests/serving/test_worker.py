@@ -21,7 +21,7 @@ from tidemill.core.signature import Column
 from tidemill.core.values import replace
 from tidemill.features.online import ReadPlan
 from tidemill.serving.config import KeyHash, config_path, read_states
-from tidemill.serving.history import find_prediction, inputs, read_labels, read_predictions
+from tidemill.serving.history import count_failures, find_prediction, inputs, read_labels, read_predictions
 from tidemill.serving.journal import predictions_folder, segments
 from tidemill.store.table import open_online
 
@@ -42,7 +42,7 @@ def test_a_row_is_answered_and_journaled(plant: Plant) -> None:
     assert table["score"].to_pylist() == [first["score"], second["score"]]
     assert table["at"].to_pylist() == [NOW, NOW]
     assert inputs(table).to_pydict() == {"a": [1.0, 9.0], "b": [1, 3]}
-    assert find_prediction(plant.state, "y").version == 7
+    assert find_prediction(plant.state, "y", endpoints=["delay"]).version == 7
 
 
 def test_ids_are_made_and_the_clock_is_the_workspaces(make_plant) -> None:
@@ -158,6 +158,19 @@ def test_a_shadow_that_sleeps_delays_nobody_and_is_journaled(plant: Plant) -> No
     assert sorted(shadows["id"].to_pylist()) == [str(number) for number in range(5)]
     assert set(shadows["variant"].to_pylist()) == {"shadow"}
     assert 'tidemill_shadow_failures_total{endpoint="delay",worker="0"} 5.0' in metrics
+    assert [count_failures(plant.state, "delay", name) for name in ("broken", "shadow", "champion")] == [5, 0, 0]
+
+
+def test_rows_on_which_a_variant_fails_are_noted(plant: Plant) -> None:
+    broken = plant.variant("broken", version=2, body="return columns['a'] * (1 if columns['a'][0] < 0.5 else float('nan'))")
+    plant.publish(plant.endpoint(plant.variant(), broken, shares={"champion": 0.5, "broken": 0.5}, sticky_by="b"))
+    with plant.worker() as caller:
+        answers = [caller.post("/predict/delay", {"rows": [row(1.0, number), row(1.0, number)]}).status for number in range(40)]
+    failed = answers.count(500)
+    assert 0 < failed < 40
+    assert set(answers) == {200, 500}
+    assert count_failures(plant.state, "delay", "broken") == 2 * failed
+    assert set(read_predictions(plant.state, "delay")["variant"].to_pylist()) == {"champion"}
 
 
 def test_termination_finishes_the_shadows_that_wait(plant: Plant) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Index, PrimaryKeyConstraint, Table, insert, select, update
+from sqlalchemy import BigInteger, Column, Connection, Index, PrimaryKeyConstraint, Table, func, insert, select, update
 
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, insert_new
 from tidemill.core.clock import micros
@@ -136,6 +136,12 @@ def read_events(
         query = query.where(EVENTS.c.at <= until)
     query = query.order_by(EVENTS.c.seq.desc() if newest_first else EVENTS.c.seq).limit(limit)
     return [_event(row) for row in tx.execute(query)]
+
+
+def count_events(tx: Connection, *, kinds: Sequence[str]) -> int:
+    """Return how many events of some kinds there are, in all projects together: it grows with each one, for events are never deleted."""
+    every = EVENTS.c.project.in_(select(HEADS.c.project))  # named one by one, so that the index of kinds serves
+    return tx.execute(select(func.count()).select_from(EVENTS).where(every, EVENTS.c.kind.in_(kinds))).scalar_one()
 
 
 def last_seq(tx: Connection, project: str) -> int:

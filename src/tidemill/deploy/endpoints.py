@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Index, PrimaryKeyConstraint, Table, insert, select, update
+from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, Table, insert, select, update
 
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
@@ -12,9 +12,11 @@ from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, as_of, cu
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import Digest, EventId, ModelName, check_name
 from tidemill.core.values import Value
+from tidemill.features.definitions import compile_plan
+from tidemill.features.online import ReadPlan
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_version
-from tidemill.registry.versions import ModelVersion
+from tidemill.registry.versions import ModelVersion, read_spec
 
 
 class Variant(Value, frozen=True, kw_only=True):
@@ -74,13 +76,6 @@ ROUTES = Table(
     Column("valid_to", Moment),
     PrimaryKeyConstraint("project", "endpoint", "valid_from"),
     Index("ix_endpoint_routes_current", "project", "endpoint", "valid_to"),
-)
-
-GENERATIONS = Table(  # grows with each change that the data plane has to hear of
-    "serving_generations",
-    METADATA,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("generation", BigInteger, nullable=False),
 )
 
 
@@ -151,12 +146,16 @@ def create_endpoint(
     """Make an endpoint that a model version (NAME@VERSION or NAME@alias) answers alone. Raises Conflict when the name is taken.
 
     benchmark names a version that scores every request along without ever answering, whatever is released later: the yardstick.
+    Raises Invalid for one of another model, and PlansCollide when the two cannot be served side by side.
     """
     ws.require("deploy.write", name)
     check_name(name, "endpoint")
     version = read_version(ws, reference)
     variant, now = variant_of(version), ws.clock.now()
     yardstick = variant_of(read_version(ws, benchmark)) if benchmark is not None else None
+    if yardstick is not None:
+        check_model(name, version.name, yardstick)
+    read_plan(ws, [variant, *([yardstick] if yardstick else [])])
     route = Route(variants=(variant,), shares={variant.name: 1.0})
     with ws.catalog.transaction() as tx:
         row = {
@@ -174,6 +173,21 @@ def create_endpoint(
         )
         write_route(ws, tx, name, route, reason=reason, cause=cause)
         return fetch_endpoint(tx, ws.project, name)
+
+
+def check_model(endpoint: str, model: ModelName, variant: Variant) -> None:
+    """Raises Invalid for a variant of another model than the endpoint's: variants are named by their versions."""
+    if variant.model != model:
+        raise Invalid(
+            f"endpoint {endpoint!r} answers with model {model!r}, and {variant.model}@{variant.version} is of another; "
+            f"register it as a version of {model!r}, or make an endpoint of its own"
+        )
+
+
+def read_plan(ws: Workspace, variants: Sequence[Variant]) -> ReadPlan | None:
+    """Return what the data plane looks up for variants, None when nothing. Raises PlansCollide when they cannot be served together."""
+    services = {read_spec(ws, variant.bundle).feature_service for variant in variants} - {None}
+    return compile_plan(ws, *sorted(str(service) for service in services)) if services else None
 
 
 def list_endpoints(ws: Workspace) -> list[Endpoint]:
@@ -231,15 +245,3 @@ def write_route(ws: Workspace, tx: Connection, name: str, route: Route, *, reaso
         reason=reason,
         cause=cause,
     )
-    grow_generation(tx)
-
-
-def grow_generation(tx: Connection) -> None:
-    """Note that the data plane has something new to hear of, in the caller's transaction."""
-    insert_new(tx, GENERATIONS, [{"id": 1, "generation": 0}])
-    tx.execute(update(GENERATIONS).values(generation=GENERATIONS.c.generation + 1))
-
-
-def read_generation(tx: Connection) -> int:
-    """Return the generation that the data plane should be at."""
-    return tx.execute(select(GENERATIONS.c.generation)).scalar_one_or_none() or 0

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from tidemill.core.errors import Invalid
 from tidemill.core.values import Value
 from tidemill.deploy.plans import Loss, RolloutPlan
 from tidemill.stats.arrays import FloatArray
@@ -21,7 +22,7 @@ LOG_LOSS_CLIP = 1e-3
 class Comparison(Value, frozen=True, kw_only=True):
     """Challenger against champion on the same labelled requests: mean difference of losses (below 0: challenger better) with its bounds.
 
-    touched is the number of answers that callers got from the challenger, failed of them how many errors.
+    touched: answers that callers got from the challenger. scored: rows that it scored, answering or not; failed: rows on which it failed.
     """
 
     labels: int
@@ -31,7 +32,8 @@ class Comparison(Value, frozen=True, kw_only=True):
     champion_loss: float
     challenger_loss: float
     touched: int
-    failed: int
+    scored: int = 0
+    failed: int = 0
 
 
 class Decision(Value, frozen=True, kw_only=True):
@@ -42,26 +44,37 @@ class Decision(Value, frozen=True, kw_only=True):
 
 
 def compare(
-    labels: FloatArray, champion: FloatArray, challenger: FloatArray, *, plan: RolloutPlan, touched: int, failed: int
+    labels: FloatArray,
+    champion: FloatArray,
+    challenger: FloatArray,
+    *,
+    plan: RolloutPlan,
+    touched: int = 0,
+    scored: int = 0,
+    failed: int = 0,
 ) -> Comparison:
-    """Compare scores (n,) of both on labels (n,) of 0 and 1, in the order in which the labels came; n may be 0."""
+    """Compare scores (n,) of both on labels (n,) of 0 and 1, in the order in which the labels came; n may be 0.
+
+    Raises Invalid when what is compared is no probability.
+    """
+    bound, counts = _bound(plan.loss), {"labels": len(labels), "touched": touched, "scored": scored, "failed": failed}
     if not len(labels):
-        bound = _bound(plan.loss)
-        return Comparison(
-            labels=0, difference=0.0, lower=-bound, upper=bound, champion_loss=0.0, challenger_loss=0.0, touched=touched, failed=failed
-        )
+        return Comparison(difference=0.0, lower=-bound, upper=bound, champion_loss=0.0, challenger_loss=0.0, **counts)
+    for what, values in (("labels", labels), ("the champion's scores", champion), ("the challenger's scores", challenger)):
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise Invalid(
+                f"{what} reach from {values.min():g} to {values.max():g}; a rollout compares probabilities with labels of 0 and 1, "
+                "so release this model by a plan without a margin"
+            )
     ours, theirs = losses(labels, challenger, plan.loss), losses(labels, champion, plan.loss)
-    bound = _bound(plan.loss)
     sequence = observe(MeanSequence(alpha=plan.alpha, low=-bound, high=bound), ours - theirs)
     return Comparison(
-        labels=len(labels),
         difference=float(np.mean(ours - theirs)),
         lower=sequence.lower,
         upper=sequence.upper,
         champion_loss=float(np.mean(theirs)),
         challenger_loss=float(np.mean(ours)),
-        touched=touched,
-        failed=failed,
+        **counts,
     )
 
 
@@ -78,13 +91,13 @@ def losses(labels: FloatArray, scores: FloatArray, loss: Loss) -> FloatArray:
 def decide(plan: RolloutPlan, *, stage: int, in_stage: timedelta, in_rollout: timedelta, seen: Comparison, fresher: bool) -> Decision:
     """Say what a rollout in some stage does next. fresher: the challenger was trained on newer data than the champion."""
     now, last = plan.stages[stage], stage == len(plan.stages) - 1
-    if seen.touched and seen.failed / seen.touched > plan.errors_max and seen.failed > 1:
+    stop: Action = "roll_back" if now.share > 0 else "drop"
+    tried = seen.scored + seen.failed
+    if seen.failed > 1 and seen.failed > plan.errors_max * tried:
         return Decision(
-            action="roll_back",
-            reason=f"{seen.failed} of {seen.touched} answers of the challenger failed, at most {plan.errors_max:.1%} may",
+            action=stop, reason=f"the challenger failed on {seen.failed} of {tried} rows, at most {plan.errors_max:.1%} may fail"
         )
     if plan.margin is not None and seen.labels and seen.lower > 0:
-        stop: Action = "roll_back" if now.share > 0 else "drop"
         return Decision(action=stop, reason=f"the challenger is worse: {_shown(seen, plan)}")
     waited, labelled = in_stage >= now.hold, seen.labels >= now.labels_min
     if waited and labelled:
@@ -96,7 +109,6 @@ def decide(plan: RolloutPlan, *, stage: int, in_stage: timedelta, in_rollout: ti
         if seen.upper < plan.margin and fresher:
             return Decision(action=ahead, reason=f"the challenger is fresher and not worse by {plan.margin:g}: {_shown(seen, plan)}")
     if in_rollout >= plan.longest:
-        stop = "roll_back" if now.share > 0 else "drop"
         return Decision(action=stop, reason=f"nothing was shown within {plan.longest}: {_shown(seen, plan)}")
     return Decision(action="hold", reason=f"{seen.labels} labels so far: {_shown(seen, plan)}")
 

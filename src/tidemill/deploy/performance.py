@@ -27,7 +27,7 @@ WITH told AS (
 )
 SELECT date_trunc($by, timezone($zone, told.at)) AS start, variant, count(*) AS predictions, count(value) AS labels,
     list(score ORDER BY told.at, id) FILTER (value IS NOT NULL) AS scores,
-    list(value::DOUBLE ORDER BY told.at, id) FILTER (value IS NOT NULL) AS truths,
+    list(value ORDER BY told.at, id) FILTER (value IS NOT NULL) AS truths,
     quantile_cont(latency_ms, 0.5) AS p50_ms, quantile_cont(latency_ms, 0.99) AS p99_ms
 FROM told LEFT JOIN labels USING (id) GROUP BY ALL ORDER BY start, variant
 """

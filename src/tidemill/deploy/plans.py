@@ -15,11 +15,21 @@ Loss = Literal["brier", "log_loss", "error"]
 
 
 class Stage(Value, frozen=True, kw_only=True):
-    """One stage: the challenger's share, how long it lasts at least, and how many labelled predictions of both it wants."""
+    """One stage: the challenger's share, how long it lasts at least, and how many labels of rows that both scored it wants.
+
+    Labels are counted from the beginning of the rollout on.
+    """
 
     share: Share
     hold: timedelta = timedelta(0)
     labels_min: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        # Here too, not only where JSON is read: a plan written in Python would else be found out when it is read back.
+        if not 0 <= self.share <= 1:
+            raise Invalid(f"a stage's share is {self.share}; expected 0 (shadow) to 1 (all answers)")
+        if self.hold < timedelta(0) or self.labels_min < 0:
+            raise Invalid(f"a stage holds for {self.hold} and wants {self.labels_min} labels; neither may be negative")
 
 
 class RolloutPlan(Value, frozen=True, kw_only=True):
@@ -27,7 +37,7 @@ class RolloutPlan(Value, frozen=True, kw_only=True):
 
     policy is the name that people use for it. margin is the largest mean loss by which a fresher challenger may be worse and
     still be taken, None compares nothing. alpha is the chance of a wrong verdict over the whole rollout, however often one
-    looks. errors_max is the share of the challenger's answers that may fail. A challenger that has shown nothing after
+    looks. errors_max is the share of rows on which the challenger may fail. A challenger that has shown nothing after
     `longest` is dropped.
     """
 
@@ -46,6 +56,12 @@ class RolloutPlan(Value, frozen=True, kw_only=True):
         shares = [stage.share for stage in self.stages]
         if shares != sorted(shares):
             raise Invalid(f"the shares of a rollout's stages must not fall, got {', '.join(map(str, shares))}")
+        if self.margin is not None and not 0 <= self.margin <= 1:
+            raise Invalid(f"a rollout's margin is {self.margin}; expected 0 to 1, or none to compare nothing")
+        if not 0 < self.alpha < 1:
+            raise Invalid(f"a rollout's alpha is {self.alpha}; expected the chance of a wrong verdict, between 0 and 1, such as 0.05")
+        if not 0 <= self.errors_max <= 1:
+            raise Invalid(f"a rollout's errors_max is {self.errors_max}; expected a share of the rows, 0 to 1")
         if self.every <= timedelta(0) or self.longest <= timedelta(0):
             raise Invalid("a rollout's `every` and `longest` must be longer than nothing")
 

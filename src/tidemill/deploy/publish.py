@@ -1,30 +1,55 @@
-"""Bring what the catalog says of endpoints to the data plane: compile the serving config, write it, see that workers follow."""
+"""Bring what the catalog says of endpoints to the data plane: compile the serving config, write it, see that workers follow.
 
-from collections.abc import Sequence
+What the data plane has to hear of are events: their number is the config's generation.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
 
+from tidemill.catalog.events import count_events
 from tidemill.core.clock import wait_until
-from tidemill.deploy.endpoints import ENDPOINTS, Endpoint, fetch_endpoint, read_generation
-from tidemill.features.definitions import FEATURE_VIEWS, compile_plan, compile_views
-from tidemill.features.online import ReadPlan, ViewPlan
+from tidemill.core.errors import Invalid, TidemillError
+from tidemill.deploy.endpoints import ENDPOINTS, Endpoint, fetch_endpoint, read_plan
+from tidemill.features.definitions import FEATURE_VIEWS, compile_views
+from tidemill.features.online import ViewPlan
 from tidemill.govern.keys import live_key_hashes
 from tidemill.govern.workspace import Workspace
-from tidemill.registry.versions import read_spec
-from tidemill.serving.config import EndpointConfig, KeyHash, RoutePolicy, ServingConfig, VariantConfig, load, read_states, save
+from tidemill.serving.config import (
+    EndpointConfig,
+    KeyHash,
+    RoutePolicy,
+    ServingConfig,
+    VariantConfig,
+    endpoint_key,
+    load,
+    read_states,
+    save,
+)
+
+LOG = logging.getLogger("tidemill.publish")
+HEARD = ("endpoint.routed", "features.applied", "api_key.issued", "api_key.revoked", "role.granted")
 
 
-def publish(ws: Workspace, *, force: bool = False) -> int:
-    """Write the serving config if the catalog has a newer generation than the file; return the generation that holds."""
+def publish(ws: Workspace) -> int:
+    """Write the serving config if something has happened that it does not tell of; return the generation that holds.
+
+    An endpoint that cannot be compiled goes on as it was served before; the others are not held up by it.
+    """
+    there = _published(ws)
     with ws.catalog.reading() as tx:
-        generation = read_generation(tx)
-        there = load(ws.state)
-        if there is not None and there.generation >= generation and not force:
+        generation = count_events(tx, kinds=HEARD)
+        # Whether keys are asked for is a setting: it changes without an event.
+        if there is not None and there.generation >= generation and (there.keys is None) == (ws.settings.authentication == "off"):
             return there.generation
         rows = tx.execute(select(ENDPOINTS.c.project, ENDPOINTS.c.name).order_by(ENDPOINTS.c.project, ENDPOINTS.c.name)).all()
         found = [(row.project, fetch_endpoint(tx, row.project, row.name)) for row in rows]
         projects = tx.execute(select(FEATURE_VIEWS.c.project).distinct().order_by(FEATURE_VIEWS.c.project)).scalars().all()
-    endpoints = tuple(_endpoint(ws.acting(ws.actor, project), endpoint) for project, endpoint in found)
+    served = {endpoint.key: endpoint for endpoint in there.endpoints} if there is not None else {}
+    endpoints = tuple(
+        compiled for project, endpoint in found if (compiled := _compiled(ws.acting(ws.actor, project), endpoint, served)) is not None
+    )
     config = ServingConfig(
         generation=generation,
         published_at=ws.clock.now(),
@@ -46,6 +71,22 @@ def followed(ws: Workspace, generation: int, *, timeout_s: float = 30.0) -> bool
     return wait_until(settled, timeout_s=timeout_s, every_s=0.005)
 
 
+def _published(ws: Workspace) -> ServingConfig | None:
+    try:
+        return load(ws.state)
+    except Invalid as error:
+        LOG.error("%s; it is written anew", error)
+        return None
+
+
+def _compiled(ws: Workspace, endpoint: Endpoint, served: Mapping[str, EndpointConfig]) -> EndpointConfig | None:
+    try:
+        return _endpoint(ws, endpoint)
+    except TidemillError as error:
+        LOG.error("endpoint %s cannot be published: %s; it goes on as it was", endpoint.name, error)
+        return served.get(endpoint_key(ws.project, endpoint.name))
+
+
 def _endpoint(ws: Workspace, endpoint: Endpoint) -> EndpointConfig:
     route, yardstick = endpoint.route, endpoint.benchmark
     known = {variant.name: variant for variant in (*route.variants, *([yardstick] if yardstick else []))}
@@ -57,13 +98,8 @@ def _endpoint(ws: Workspace, endpoint: Endpoint) -> EndpointConfig:
         variants=variants,
         route=RoutePolicy(shares=shares, sticky_by=endpoint.sticky_by, salt=endpoint.name),
         shadows=tuple(dict.fromkeys((*route.shadows, *([yardstick.name] if yardstick else [])))),
-        features=_features(ws, variants),
+        features=read_plan(ws, list(known.values())),
     )
-
-
-def _features(ws: Workspace, variants: tuple[VariantConfig, ...]) -> ReadPlan | None:
-    services = {read_spec(ws, variant.bundle).feature_service for variant in variants} - {None}
-    return compile_plan(ws, *sorted(str(service) for service in services)) if services else None
 
 
 def _views(ws: Workspace, endpoints: Sequence[EndpointConfig]) -> list[ViewPlan]:

@@ -4,15 +4,26 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+import numpy as np
 from sqlalchemy import Column, Connection, Index, Integer, PrimaryKeyConstraint, Table, insert, select, update
 
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text
-from tidemill.core.errors import Conflict, NotFound
+from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import EventId, new_id
-from tidemill.core.values import Value
-from tidemill.deploy.endpoints import Endpoint, Route, Variant, fetch_endpoint, variant_of, write_route
-from tidemill.deploy.judge import Comparison, Decision, decide
+from tidemill.core.values import Value, replace
+from tidemill.deploy.endpoints import (
+    Endpoint,
+    Route,
+    Variant,
+    check_model,
+    fetch_endpoint,
+    read_endpoint,
+    read_plan,
+    variant_of,
+    write_route,
+)
+from tidemill.deploy.judge import Comparison, Decision, compare, decide
 from tidemill.deploy.plans import RolloutPlan
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import ChecksFailed, read_version, write_alias
@@ -116,20 +127,27 @@ def start_rollout(
 ) -> Rollout:
     """Set a model version against the one that leads an endpoint.
 
-    Raises RolloutActive, Conflict when it leads already, ChecksFailed unless an approver overrides.
+    Raises RolloutActive, Conflict when it leads already, ChecksFailed unless an approver overrides with a reason, Invalid for another
+    model, PlansCollide when it cannot be served beside the champion.
     """
     ws.require("deploy.approve" if override else "deploy.write", endpoint)
+    if override and not reason:
+        raise Invalid("an override needs a reason; say why with --reason")
     version, now = read_version(ws, reference), ws.clock.now()
     if version.verdict == "fail" and not override:
         raise ChecksFailed(version.name, version.version)
+    challenger = variant_of(version)
+    there = read_endpoint(ws, endpoint)
+    check_model(endpoint, there.model, challenger)
+    read_plan(ws, [*there.route.variants, *([there.benchmark] if there.benchmark else []), challenger])
     with ws.catalog.transaction() as tx:
         before = fetch_endpoint(tx, ws.project, endpoint)
         active = _active(tx, ws.project, endpoint)
         if active:
             raise RolloutActive(endpoint, active[0].id, active[0].challenger.name)
-        champion, challenger = before.route.leader, variant_of(version)
-        if champion.version == challenger.version and champion.model == challenger.model:
-            raise Conflict(f"model {reference} leads endpoint {endpoint!r} already; there is nothing to roll out")
+        champion = before.route.leader
+        if champion.name == challenger.name:
+            raise Conflict(f"model {version.name}@{version.version} leads endpoint {endpoint!r} already; there is nothing to roll out")
         made = Rollout(
             id=new_id(), endpoint=endpoint, champion=champion, challenger=challenger, plan=plan, stage=0, state="running", started_at=now,
             stage_at=now, next_at=now + plan.every, ended_at=None, reason=reason, seen=None,
@@ -139,29 +157,40 @@ def start_rollout(
             rollout=made.id, endpoint=endpoint, champion=champion.version, challenger=challenger.version, policy=plan.policy
         )
         event_id = ws.record(tx, event, subject=f"endpoint:{endpoint}", reason=reason, cause=cause)
-        write_route(ws, tx, endpoint, stage_route(made, 0), reason=f"{plan.policy}, stage 1 of {len(plan.stages)}", cause=event_id)
+        why = f"{plan.policy}, stage 1 of {len(plan.stages)}"
+        write_route(ws, tx, endpoint, stage_route(made, 0, standby=_standby(made, before)), reason=why, cause=event_id)
     return made
 
 
-def stage_route(rollout: Rollout, stage: int) -> Route:
-    """Return who answers and who scores along in a stage. Both score everything when they are compared."""
+def stage_route(rollout: Rollout, stage: int, *, standby: Sequence[Variant] = ()) -> Route:
+    """Return who answers and who scores along in a stage. Both score everything when they are compared; standby stay loaded."""
     share = rollout.plan.stages[stage].share
     champion, challenger = rollout.champion, rollout.challenger
     both = (champion.name, challenger.name) if rollout.plan.margin is not None else ()
-    return Route(variants=(champion, challenger), shares={champion.name: 1 - share, challenger.name: share}, shadows=both)
+    return Route(variants=(champion, challenger, *standby), shares={champion.name: 1 - share, challenger.name: share}, shadows=both)
 
 
 def advance(
     ws: Workspace, rollout: Rollout, look: Callable[[Rollout], Comparison], *, cause: EventId | None = None
 ) -> tuple[Rollout, Decision]:
-    """Look at the evidence and do what the plan says: hold, go on, promote, roll back or drop."""
+    """Look at the evidence and do what the plan says: hold, go on, promote, roll back or drop.
+
+    Evidence that cannot be judged is told as the reason to hold, until the plan's longest time is over.
+    """
     ws.require("deploy.write", rollout.endpoint)
     now = ws.clock.now()
-    seen = look(rollout)
+    fault = ""
+    try:
+        seen = look(rollout)
+    except Invalid as error:
+        nothing = np.zeros(0)
+        seen, fault = compare(nothing, nothing, nothing, plan=rollout.plan), str(error)
     fresher = _data_until(ws, rollout.challenger) >= _data_until(ws, rollout.champion)
     decision = decide(
         rollout.plan, stage=rollout.stage, in_stage=now - rollout.stage_at, in_rollout=now - rollout.started_at, seen=seen, fresher=fresher
     )
+    if fault:
+        decision = replace(decision, reason=f"{decision.reason}; {fault}")
     with ws.catalog.transaction() as tx:
         mine = (ROLLOUTS.c.project == ws.project) & (ROLLOUTS.c.id == rollout.id)
         same = mine & (ROLLOUTS.c.state == "running") & (ROLLOUTS.c.stage == rollout.stage)
@@ -175,7 +204,8 @@ def advance(
             share = rollout.plan.stages[stage].share
             event = RolloutAdvanced(rollout=rollout.id, endpoint=rollout.endpoint, stage=stage, share=share)
             event_id = ws.record(tx, event, subject=f"endpoint:{rollout.endpoint}", reason=decision.reason, cause=cause)
-            write_route(ws, tx, rollout.endpoint, stage_route(rollout, stage), reason=f"{rollout.plan.policy}: {share:.0%}", cause=event_id)
+            route = stage_route(rollout, stage, standby=_standby(rollout, fetch_endpoint(tx, ws.project, rollout.endpoint)))
+            write_route(ws, tx, rollout.endpoint, route, reason=f"{rollout.plan.policy}: {share:.0%}", cause=event_id)
         elif decision.action != "hold":
             _end(ws, tx, rollout, _OUTCOMES[decision.action], seen, reason=decision.reason, cause=cause)
         return _fetch(tx, ws.project, rollout.id), decision
@@ -230,12 +260,18 @@ def _end(
     )
     event_id = ws.record(tx, event, subject=f"endpoint:{rollout.endpoint}", reason=reason, cause=cause)
     winner, other = (rollout.challenger, rollout.champion) if outcome == "promoted" else (rollout.champion, rollout.challenger)
-    # The one that was replaced stays loaded, so that going back is a change of shares; one that lost is let go.
-    variants = (winner, other) if outcome == "promoted" else (winner,)
+    # The one that was replaced stays at hand, so that going back is a change of shares; one that lost is let go.
+    standby = (other,) if outcome == "promoted" else _standby(rollout, fetch_endpoint(tx, ws.project, rollout.endpoint))
+    variants = (winner, *standby)
     write_route(ws, tx, rollout.endpoint, Route(variants=variants, shares={winner.name: 1.0}), reason=reason, cause=event_id)
     if outcome == "promoted":
         version = fetch_version(tx, ws.project, winner.model, winner.version)
         write_alias(ws, tx, version, alias=CHAMPION, reason=reason, cause=event_id)
+
+
+def _standby(rollout: Rollout, endpoint: Endpoint) -> tuple[Variant, ...]:
+    """Return the variants at hand that are not in the rollout: those that led before."""
+    return tuple(v for v in endpoint.route.variants if v.name not in (rollout.champion.name, rollout.challenger.name))
 
 
 def _data_until(ws: Workspace, variant: Variant) -> str:

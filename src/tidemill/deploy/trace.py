@@ -3,6 +3,9 @@
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from tidemill.catalog.events import Event, read_events
 from tidemill.catalog.lineage import Edge, walk
 from tidemill.checks.check import CheckRecord, list_checks
@@ -10,10 +13,11 @@ from tidemill.core.ids import ModelName
 from tidemill.core.values import Value
 from tidemill.datasets.versions import DatasetVersion
 from tidemill.datasets.versions import read_version as read_dataset
-from tidemill.deploy.endpoints import RouteSpan, route_history
+from tidemill.deploy.endpoints import RouteSpan, list_endpoints, route_history
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_version
 from tidemill.registry.versions import ModelVersion
+from tidemill.serving.config import endpoint_key
 from tidemill.serving.history import JournaledPrediction, find_prediction, read_labels
 from tidemill.tracking.runs import Run, read_run
 
@@ -39,7 +43,8 @@ class Trace(Value, frozen=True, kw_only=True):
 def trace(ws: Workspace, prediction_id: str, *, endpoint: str | None = None) -> Trace:
     """Return where an answer came from. Raises PredictionNotFound."""
     ws.require("deploy.read", prediction_id)
-    found = find_prediction(ws.state, prediction_id, endpoint=endpoint)
+    names = [endpoint] if endpoint is not None else [known.name for known in list_endpoints(ws)]
+    found = find_prediction(ws.state, prediction_id, endpoints=[endpoint_key(ws.project, each) for each in names])
     name = found.endpoint.rpartition("/")[2]
     model = read_version(ws, f"{found.model}@{found.version}")
     with ws.catalog.reading() as tx:
@@ -84,8 +89,8 @@ def _tells_of(event: Event, version: int, model: ModelName) -> bool:
 
 def _label(ws: Workspace, prediction_id: str) -> float | str | None:
     labels = read_labels(ws.state)
-    found = [value for key, value in zip(labels["id"].to_pylist(), labels["value"].to_pylist(), strict=True) if key == prediction_id]
-    return found[0] if found else None
+    mine = labels.filter(pc.equal(labels["id"], pa.scalar(prediction_id))).to_pylist()
+    return (mine[0]["value"] if mine[0]["text"] is None else mine[0]["text"]) if mine else None
 
 
 def _reference(node: str) -> str:

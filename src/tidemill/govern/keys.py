@@ -143,11 +143,22 @@ def list_keys(ws: Workspace) -> list[ApiKey]:
 
 
 def live_key_hashes(ws: Workspace) -> list[tuple[ApiKey, str]]:
-    """Return the keys that are valid now with the hashes of their secrets: for the data plane, which has no catalog."""
+    """Return the keys that are valid now with the hashes of their secrets: for the data plane, which has no catalog.
+
+    A key counts with the weaker of its own role and the one that its actor has now, as in `authenticate`.
+    """
     ws.require("govern.admin")
     valid = API_KEYS.c.revoked_at.is_(None) & (API_KEYS.c.expires_at > ws.clock.now())
+    found = []
     with ws.catalog.reading() as tx:
-        return [(_key(row), row.hash) for row in tx.execute(select(API_KEYS).where(valid).order_by(API_KEYS.c.id))]
+        for row in tx.execute(select(API_KEYS).where(valid).order_by(API_KEYS.c.id)).all():
+            key = _key(row)
+            try:
+                actor = read_actor(tx, key.actor, project=key.project)
+            except NotFound:
+                continue  # the actor has no role there any more
+            found.append((replace(key, role=weaker(actor.role, key.role)), row.hash))
+    return found
 
 
 def authenticate(catalog: Catalog, token: str | None, *, project: str, at: datetime) -> Actor:

@@ -146,8 +146,6 @@ def _sample(ws: Workspace, predictions: pa.Table, columns: Sequence[str], known:
     labels = read_labels(ws.state, known)
     places = pc.index_in(predictions.column("id"), labels.column("id").combine_chunks())
     values: Any = labels.column("value").combine_chunks()
-    if pa.types.is_string(values.type):
-        raise Invalid("some labels are text; a monitor of a classifier of two outcomes expects true, false, 1 or 0")
     truths = np.asarray(values.take(places).fill_null(float("nan")), dtype=np.float64)
     return Sample(features.select(there), _doubles(predictions, "score"), truths)
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tidemill.core.errors import TidemillError
 from tidemill.serving.http import Reply
-from tidemill.serving.journal import JournalUnavailable, JournalWriter, PredictionRecord
+from tidemill.serving.journal import FailureRecord, JournalUnavailable, JournalWriter, PredictionRecord
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.predict import ShadowWork
 from tidemill.serving.problems import problem_reply
@@ -50,13 +50,13 @@ class Shadows:
             except RuntimeError:
                 return  # the worker has ended
 
-    def _keep(self, work: ShadowWork, results: list[PredictionRecord | str]) -> None:
+    def _keep(self, work: ShadowWork, results: list[PredictionRecord | FailureRecord]) -> None:
+        journal = work.endpoint.journal
         for result in results:
-            if isinstance(result, str):
-                self._failed(work, result)
-                continue
+            if isinstance(result, FailureRecord):
+                self._failed(work, result.reason)
             try:
-                work.endpoint.journal.append(result, at=result.at)
+                (journal.failures if isinstance(result, FailureRecord) else journal.predictions).append(result, at=result.at)
             except TidemillError as error:
                 self._failed(work, str(error))
 

@@ -132,7 +132,10 @@ def config_path(state: Path) -> Path:
 def save(state: Path, config: ServingConfig) -> Path:
     """Publish a config: workers serve it within moments. Raises Conflict when a newer one is there already."""
     path = config_path(state)
-    there = load(state) if path.exists() else None
+    try:
+        there = load(state)
+    except Invalid:
+        there = None  # what cannot be read is no reason to keep it
     if there is not None and there.generation > config.generation:
         raise Conflict(f"serving config {config.generation} is older than {there.generation}, which is published; publish a newer one")
     write_atomic(path, encode_text(config, indent=2).encode())

@@ -23,11 +23,12 @@ from tidemill.core.errors import NotFound
 from tidemill.core.values import Value
 from tidemill.core.window import Window
 from tidemill.serving.journal import (
+    FailureRecord,
     LabelRecord,
     PredictionHead,
     PredictionRecord,
     complete,
-    endpoints_journaled,
+    failures_folder,
     frames,
     labels_folder,
     predictions_folder,
@@ -98,10 +99,10 @@ def read_predictions(state: Path, endpoint: str, window: Window | None = None, *
 
 
 def read_labels(state: Path, window: Window | None = None, *, history: bool = False) -> pa.Table:
-    """Return labels known in a window of event time: id, value, at, received_at, ordered by at.
+    """Return labels known in a window of event time: id, value, text, at, received_at, ordered by at.
 
     Of one id the label that came last counts; the same value sent again is the first one. With history, corrected ones stay in.
-    value is float64 (true as 1), or text when any label is text.
+    value is float64 (true as 1), null for a label that is text; text is null for one that is a number.
     """
     ids: list[str] = []
     values: list[Any] = []
@@ -123,15 +124,24 @@ def read_labels(state: Path, window: Window | None = None, *, history: bool = Fa
     kept = _latest(order, ids, values, history=history)
     kept.sort(key=lambda place: (at[place], received[place]))
     found = [values[place] for place in kept]
-    text = any(isinstance(value, str) for value in found)
     return pa.table(
         {
             "id": pa.array([ids[place] for place in kept], pa.string()),
-            "value": pa.array([str(value) for value in found], pa.string()) if text else pa.array(map(float, found), pa.float64()),
+            "value": pa.array([None if isinstance(value, str) else float(value) for value in found], pa.float64()),
+            "text": pa.array([value if isinstance(value, str) else None for value in found], pa.string()),
             "at": pa.array([at[place] for place in kept], MOMENT),
             "received_at": pa.array([received[place] for place in kept], MOMENT),
         }
     )
+
+
+def count_failures(state: Path, endpoint: str, variant: str, window: Window | None = None) -> int:
+    """Return on how many rows a variant of an endpoint failed in a window of event time, answering or as a shadow."""
+    low, high = (micros(window.start), micros(window.end)) if window is not None else (0, 0)
+    wanted: Callable[[int], bool] = (lambda at: low <= at < high) if window is not None else (lambda _: True)
+    payloads = (frame.payload() for path in segments(failures_folder(state, endpoint)) for frame in frames(path.read_bytes(), wanted))
+    records = (unpack(payload, FailureRecord) for payload in payloads if payload is not None)
+    return sum(record.rows for record in records if record.variant == variant)
 
 
 def inputs(predictions: pa.Table) -> pa.Table:
@@ -140,9 +150,9 @@ def inputs(predictions: pa.Table) -> pa.Table:
     return predictions.select(names).rename_columns([name.removeprefix(INPUT) for name in names])
 
 
-def find_prediction(state: Path, prediction_id: str, *, endpoint: str | None = None) -> JournaledPrediction:
-    """Return the answer that was given under an id. Raises PredictionNotFound."""
-    for name in [endpoint] if endpoint is not None else endpoints_journaled(state):
+def find_prediction(state: Path, prediction_id: str, *, endpoints: Sequence[str]) -> JournaledPrediction:
+    """Return the answer that one of some endpoints gave under an id. Raises PredictionNotFound."""
+    for name in endpoints:
         folder = predictions_folder(state, name)
         parts = list(_read_parts(folder, None, holding=prediction_id))
         table = _once(_whole(parts))

@@ -2,6 +2,7 @@
 
     journal/predictions/ENDPOINT/WORKER-START-N.seg   predictions (an endpoint of another project: PROJECT~NAME)
     journal/predictions/ENDPOINT/parquet/day=DATE/  the same, compacted: `history` reads and writes these
+    journal/failures/ENDPOINT/WORKER-START-N.seg      rows on which a model failed: nothing was acknowledged, but rollouts count them
     journal/labels/WORKER-START-N.seg                 labels
 
 A segment is a magic number and frames: length, CRC-32, event time, MessagePack. A writer holds its segment locked, so that others
@@ -64,6 +65,19 @@ class PredictionHead(Wire, frozen=True, kw_only=True):
     trace_id: str
 
 
+class FailureRecord(Value, frozen=True, kw_only=True):
+    """Rows of one request on which one variant failed. shadow: nobody waited for its answer."""
+
+    at: int
+    received: int
+    rows: int
+    variant: str
+    model: str
+    version: int
+    shadow: bool
+    reason: str
+
+
 class LabelRecord(Value, frozen=True, kw_only=True):
     """Labels of one request: what came true, for which prediction, known since when (event time)."""
 
@@ -92,7 +106,7 @@ class JournalWriter:
         self._start = new_id()  # sorts by time
         self._path = folder
 
-    def append(self, record: PredictionRecord | LabelRecord, *, at: int) -> int:
+    def append(self, record: PredictionRecord | FailureRecord | LabelRecord, *, at: int) -> int:
         """Write one record; it survives this process when the call returns. Return its bytes. Raises JournalUnavailable."""
         payload = pack(record)
         frame = b"".join((_FRAME.pack(len(payload), checksum(at, payload), at), payload))
@@ -157,6 +171,19 @@ class JournalWriter:
         # Half a frame would hide the frames after it from readers.
         if self._descriptor >= 0:
             os.ftruncate(self._descriptor, self._size)
+
+
+class EndpointJournal:
+    """What one worker writes of one endpoint: predictions, and the failures of its models."""
+
+    def __init__(self, state: Path, endpoint: str, worker: str) -> None:
+        self.predictions = JournalWriter(predictions_folder(state, endpoint), worker)
+        self.failures = JournalWriter(failures_folder(state, endpoint), worker)
+
+    def close(self) -> None:
+        """Flush and leave the segments to readers."""
+        self.predictions.close()
+        self.failures.close()
 
 
 class Frame:
@@ -225,6 +252,11 @@ def endpoints_journaled(state: Path) -> list[str]:
         return sorted(path.name.replace("~", "/") for path in (state / "journal" / "predictions").iterdir() if path.is_dir())
     except FileNotFoundError:
         return []
+
+
+def failures_folder(state: Path, endpoint: str) -> Path:
+    """Return the journal of failures of an endpoint's models."""
+    return state / "journal" / "failures" / endpoint.replace("/", "~")
 
 
 def labels_folder(state: Path) -> Path:

@@ -1,6 +1,7 @@
 """The path of a prediction: check rows, look features up, choose variants, run, journal, answer; shadows after it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tidemill.core.signature import ModelSpec
 from tidemill.core.values import Value
 from tidemill.features.online import FeatureReader
 from tidemill.serving.config import EndpointConfig, VariantConfig
-from tidemill.serving.journal import JournalWriter, PredictionRecord
+from tidemill.serving.journal import EndpointJournal, FailureRecord, JournalUnavailable, PredictionRecord
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.route import choose
 from tidemill.serving.rows import Rows, RowSchema, row_schema
@@ -71,8 +72,8 @@ class ShadowWork:
     ) -> None:
         self.endpoint, self.ids, self.columns, self.chosen, self.at, self.trace_id = endpoint, ids, columns, chosen, at, trace_id
 
-    def run(self) -> list[PredictionRecord | str]:
-        """Run the shadows, in a thread that no caller waits for; return the record of each, or why it failed."""
+    def run(self) -> list[PredictionRecord | FailureRecord]:
+        """Run the shadows, in a thread that no caller waits for; return the record of each."""
         return [self.endpoint.run_shadow(name, self) for name in self.endpoint.config.shadows if set(self.chosen) != {name}]
 
 
@@ -80,7 +81,7 @@ class Endpoint:
     """An endpoint in memory: models, features, journal."""
 
     def __init__(
-        self, config: EndpointConfig, variants: Mapping[str, LoadedVariant], *, online: OnlineStore | None, journal: JournalWriter,
+        self, config: EndpointConfig, variants: Mapping[str, LoadedVariant], *, online: OnlineStore | None, journal: EndpointJournal,
         clock: Clock, metrics: Metrics,
     ) -> None:  # fmt: skip
         self.config, self.variants, self.journal = config, dict(variants), journal
@@ -112,7 +113,7 @@ class Endpoint:
             columns.update(self._features.read(columns, at))
             self._metrics.features(elapsed() - before)
         chosen = choose(self.config.route, self._units(ids, columns))
-        scores, names = self._run(chosen, columns, rows.count)
+        scores, names = self._run(chosen, columns, rows.count, at)
         configs = [self.variants[name].config for name in names]
         places = {name: place for place, name in enumerate(names)}
         variant = [places[name] for name in chosen]
@@ -130,15 +131,15 @@ class Endpoint:
             trace_id=trace_id,
         )
         before = elapsed()
-        self.journal.append(record, at=record.at)
+        self.journal.predictions.append(record, at=record.at)
         self._metrics.journaled(elapsed() - before)
         for name in names:
             self._metrics.predicted(self.variants[name].config, chosen.count(name))
         answer = self._answer(ids, values, chosen)
         return Answered(answer, ShadowWork(self, ids, columns, chosen, at, trace_id) if self.config.shadows else None)
 
-    def run_shadow(self, name: str, work: ShadowWork) -> PredictionRecord | str:
-        """Let one shadow see the rows that it did not answer itself. Return its record, or why it failed.
+    def run_shadow(self, name: str, work: ShadowWork) -> PredictionRecord | FailureRecord:
+        """Let one shadow see the rows that it did not answer itself. Return its record, or that of its failure.
 
         The record has no inputs: those stand in the record of the answer, under the same ids.
         """
@@ -151,7 +152,7 @@ class Endpoint:
         try:
             scores = variant.runtime.run(columns, len(ids)).tolist()
         except Exception as error:  # noqa: BLE001 (the edge of a thread: a shadow must harm nobody)
-            return f"shadow {name!r} of endpoint {self.config.key!r}: {error}"
+            return self._failure(variant.config, len(ids), work.at, shadow=True, reason=str(error))
         return PredictionRecord(
             at=micros(work.at),
             received=int(wall() * 1e6),
@@ -182,19 +183,31 @@ class Endpoint:
             return ids
         return [unit if value is None else f"={value}" for unit, value in zip(ids, columns[by], strict=True)]
 
-    def _run(self, chosen: list[str], columns: Columns, count: int) -> tuple[NDArray[np.float64], list[str]]:
+    def _run(self, chosen: list[str], columns: Columns, count: int, at: datetime) -> tuple[NDArray[np.float64], list[str]]:
         names = sorted(set(chosen))
         scores = np.empty(count, dtype=np.float64)
         for name in names:
             variant = self.variants[name]
             before = elapsed()
-            if len(names) == 1:
-                scores = variant.runtime.run(columns, count)
-            else:
-                places = [place for place, each in enumerate(chosen) if each == name]
-                scores[places] = variant.runtime.run({each: _take(columns[each], places) for each in variant.needs}, len(places))
+            places = [place for place, each in enumerate(chosen) if each == name] if len(names) > 1 else []
+            try:
+                if places:
+                    scores[places] = variant.runtime.run({each: _take(columns[each], places) for each in variant.needs}, len(places))
+                else:
+                    scores = variant.runtime.run(columns, count)
+            except ModelFailed as error:
+                failure = self._failure(variant.config, len(places) or count, at, shadow=False, reason=error.reason)
+                with suppress(JournalUnavailable):  # the caller is told of the model
+                    self.journal.failures.append(failure, at=failure.at)
+                raise
             self._metrics.ran(name, elapsed() - before)
         return scores, names
+
+    def _failure(self, variant: VariantConfig, rows: int, at: datetime, *, shadow: bool, reason: str) -> FailureRecord:
+        return FailureRecord(
+            at=micros(at), received=int(wall() * 1e6), rows=rows, variant=variant.name, model=variant.model, version=variant.version,
+            shadow=shadow, reason=reason[:500],
+        )  # fmt: skip
 
     def _answer(self, ids: list[str], scores: list[float], chosen: list[str]) -> PredictAnswer:
         predictions = []

@@ -131,7 +131,7 @@ class Routes:
             work = answered.shadow
             reply.after = lambda: self._shadow(work)
         if self._held is not None:
-            held, journal = self._held, endpoint.journal
+            held, journal = self._held, endpoint.journal.predictions
             reply.wait_for = lambda done: held(journal, done)
         self._metrics.endpoint(endpoint.config.key).responded(elapsed() - request.started)
         return reply

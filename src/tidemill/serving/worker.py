@@ -35,7 +35,7 @@ from tidemill.serving.config import (
     write_state,
 )
 from tidemill.serving.http import HttpServer, Limits
-from tidemill.serving.journal import JournalWriter, labels_folder, predictions_folder
+from tidemill.serving.journal import EndpointJournal, JournalWriter, labels_folder
 from tidemill.serving.metrics import Metrics, process_memory_bytes
 from tidemill.serving.predict import Models
 from tidemill.serving.problems import refused_reply
@@ -58,7 +58,7 @@ class Worker:
         self.state, self.settings, self.index = home / STATE_NAME, settings, index
         self.clock = open_clock(settings.clock, base=self.state)
         self.metrics = Metrics(self.state / "run", index)
-        self.journals: dict[str, JournalWriter] = {}
+        self.journals: dict[str, EndpointJournal] = {}
         self.labels_journal = JournalWriter(labels_folder(self.state), str(index))
         self.online: OnlineStore | None = None
         cache = self.state / "cache" / "objects"
@@ -114,9 +114,9 @@ class Worker:
 
     def close(self) -> None:
         """Flush journals and leave."""
-        for journal in (*self.journals.values(), self.labels_journal):
+        for close in (*(journal.close for journal in self.journals.values()), self.labels_journal.close):
             with contextlib.suppress(OSError):
-                journal.close()
+                close()
         if self.online is not None:
             self.online.close()
         (self.state / "run" / f"serve-{self.index}.json").unlink(missing_ok=True)
@@ -205,9 +205,9 @@ class Worker:
     def _exposition(self) -> bytes:
         return self.metrics.exposition(read_states(self.state))
 
-    def _journal(self, endpoint: EndpointConfig) -> JournalWriter:
+    def _journal(self, endpoint: EndpointConfig) -> EndpointJournal:
         if endpoint.key not in self.journals:
-            self.journals[endpoint.key] = JournalWriter(predictions_folder(self.state, endpoint.key), str(self.index))
+            self.journals[endpoint.key] = EndpointJournal(self.state, endpoint.key, str(self.index))
         return self.journals[endpoint.key]
 
     def _open_online(self) -> OnlineStore:

@@ -9,7 +9,7 @@ from tidemill.core.clock import Clock
 from tidemill.core.errors import NotPermitted
 from tidemill.features.online import Columns, Pushed, ViewPlan, prepare
 from tidemill.serving.config import EndpointConfig, KeyHash, ServingConfig, endpoint_key
-from tidemill.serving.journal import JournalWriter
+from tidemill.serving.journal import EndpointJournal
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.predict import Endpoint, Models
 from tidemill.serving.problems import EndpointNotFound, NotAuthenticated, SourceNotFound
@@ -80,7 +80,7 @@ class Builder:
 
     def __init__(
         self, models: Models, *, clock: Clock, metrics: Metrics, online: Callable[[], OnlineStore],
-        journal: Callable[[EndpointConfig], JournalWriter],
+        journal: Callable[[EndpointConfig], EndpointJournal],
     ) -> None:  # fmt: skip
         self._models, self._clock, self._metrics = models, clock, metrics
         self._open_online, self._journal = online, journal

@@ -51,9 +51,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project", "id", name=op.f("pk_rollouts")),
     )
     op.create_index("ix_rollouts_endpoint", "rollouts", ["project", "endpoint", "state"], unique=False)
-    op.create_table(
-        "serving_generations",
-        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("generation", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_serving_generations")),
-    )
