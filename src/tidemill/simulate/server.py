@@ -1,4 +1,4 @@
-"""A real server for a simulation: `tidemill up` as a process of its own, on free ports, living by a simulated clock."""
+"""A real server as processes of its own, on free ports, for as long as a block of code runs; and one that lives by a simulated clock."""
 
 import os
 import signal
@@ -6,13 +6,15 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 
 from tidemill.client.client import Client, connect
 from tidemill.core.clock import SimulatedClock, wait_until
 from tidemill.core.codec import decode
 from tidemill.core.errors import TidemillError, Unavailable
-from tidemill.core.settings import child_environment
+from tidemill.core.settings import STATE_NAME, child_environment
 from tidemill.core.values import Wire
+from tidemill.govern.workspace import init_workspace
 
 CLOCK_FILE = "clock"
 STOP_S = 30.0
@@ -26,26 +28,31 @@ class Served(Wire, frozen=True, kw_only=True):
     serve_url: str
 
 
-class SimulatedServer:
-    """Starts the server on entry, stops it on exit; moves its clock in between."""
+class LocalServer:
+    """`tidemill up` for a workspace folder, made when it is new: `with local_server("work") as client: ...`."""
 
-    def __init__(self, home: Path, start: datetime) -> None:
-        self.home = home
-        self.clock = SimulatedClock.create(home / ".tidemill" / CLOCK_FILE, start)
+    def __init__(self, home: Path | str, *, clock: str = "system") -> None:
+        self.home, self.clock_setting = Path(home).resolve(), clock
         self.process: subprocess.Popen[str] | None = None
         self.client: Client | None = None
-        self.next_due: datetime | None = None
+        self.served = Served(url="", serve_url="")
 
-    @property
-    def clock_setting(self) -> str:
-        """The setting that makes a process live by this clock."""
-        return f"simulated:{self.clock.path}"
+    def __enter__(self) -> Client:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
 
     def start(self) -> Client:
         """Start all processes and return a client of them. Raises Unavailable with what the server said."""
+        init_workspace(self.home, clock=self.clock_setting).close()
         command = [sys.executable, "-m", "tidemill", "up", "--home", str(self.home), "--port", "0", "--serve-port", "0", "--supervised"]
         command += ["--clock", self.clock_setting, "--json"]
-        log = self.home / ".tidemill" / "up.log"
+        log = self.home / STATE_NAME / "up.log"
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
                 command,
@@ -61,7 +68,38 @@ class SimulatedServer:
         if not line.strip():
             raise Unavailable(f"the server did not start: {log.read_text('utf-8').strip() or 'it said nothing'}")
         self.served = decode(line, Served, what="the server's first line")
-        client = self.client = connect(self.served.url, serving_url=self.served.serve_url)
+        self.client = connect(self.served.url, serving_url=self.served.serve_url)
+        return self.client
+
+    def stop(self) -> None:
+        """Stop all processes cleanly."""
+        if self.client is not None:
+            self.client.close()
+        if self.process is None:
+            return
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        if self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+class SimulatedServer(LocalServer):
+    """A local server whose clock is moved by its driver, as far and as fast as the controller has done what was due."""
+
+    def __init__(self, home: Path, start: datetime) -> None:
+        self.clock = SimulatedClock.create(home.resolve() / STATE_NAME / CLOCK_FILE, start)
+        super().__init__(home, clock=f"simulated:{self.clock.path}")
+        self.next_due: datetime | None = None
+
+    def start(self) -> Client:
+        """Start all processes, wait until the controller has looked around, return a client."""
+        client = super().start()
         self.settle()
         return client
 
@@ -90,21 +128,9 @@ class SimulatedServer:
             return at is not None and not waiting and not state["behind"] and not state["open_jobs"]
 
         if not wait_until(settled, timeout_s=SETTLE_S, every_s=0.002, slowest_s=0.05):
-            raise Unavailable(f"the controller did not settle at {now} within {SETTLE_S:.0f} s; see {self.home / '.tidemill' / 'logs'}")
+            raise Unavailable(f"the controller did not settle at {now} within {SETTLE_S:.0f} s; see {self.home / STATE_NAME / 'logs'}")
 
-    def stop(self) -> None:
-        """Stop all processes cleanly."""
-        if self.client is not None:
-            self.client.close()
-        if self.process is None:
-            return
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        if self.process.poll() is not None:
-            return
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+
+def local_server(home: Path | str) -> LocalServer:
+    """Serve a workspace folder while a block runs; what is bound is a client of it."""
+    return LocalServer(home)

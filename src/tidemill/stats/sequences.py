@@ -29,6 +29,8 @@ class MeanSequence(Value, frozen=True, kw_only=True):
     weights: float = 0.0  # sum of the bets lambda_i
     weighted: float = 0.0  # sum of lambda_i x_i
     penalty: float = 0.0  # sum of v_i psi_E(lambda_i)
+    now_low: float = 0.0  # the bounds of the newest observation alone
+    now_high: float = 1.0
     best_low: float = 0.0  # the running intersection: a bound once reached is never given back
     best_high: float = 1.0
 
@@ -50,6 +52,16 @@ class MeanSequence(Value, frozen=True, kw_only=True):
     @property
     def upper(self) -> float:
         return self.low + self.best_high * (self.high - self.low)
+
+    @property
+    def lower_now(self) -> float:
+        """The lower bound without the running intersection: wider, and still near the mean of late when the mean drifts."""
+        return self.low + self.now_low * (self.high - self.low)
+
+    @property
+    def upper_now(self) -> float:
+        """The upper bound without the running intersection."""
+        return self.low + self.now_high * (self.high - self.low)
 
 
 class SequencePath(Value, frozen=True, kw_only=True):
@@ -114,6 +126,8 @@ def _advance(state: MeanSequence, values: ArrayLike) -> tuple[FloatArray, FloatA
         weights=float(weights[-1]),
         weighted=float(weighted[-1]),
         penalty=float(penalty[-1]),
+        now_low=max(0.0, float(centre[-1] - reach[-1])),
+        now_high=min(1.0, float(centre[-1] + reach[-1])),
         best_low=float(best_low[-1]),
         best_high=float(best_high[-1]),
     )

@@ -131,7 +131,7 @@ def registered(
 
 
 @tm.pipeline
-def train(days: int = 151, holdout_days: int = 14, trials: int = 4, seed: int = 0) -> None:
+def train(days: int = 400, holdout_days: int = 14, trials: int = 4, seed: int = 0) -> None:
     """From the newest datasets to a registered version."""
     pinned = sources()
     rows = training_set(pinned, days)
@@ -157,6 +157,6 @@ def swapped(ctx: tm.StepContext, one: str, other: str) -> dict[str, object]:
 
 
 @tm.pipeline
-def plant(one: str = "origin_late_6h", other: str = "visib") -> None:
+def plant(one: str = "hour", other: str = "distance") -> None:
     """Register a broken version: two feature columns swapped."""
     swapped(one, other)
