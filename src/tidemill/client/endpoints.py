@@ -33,9 +33,9 @@ class Endpoints:
         """Return every route that an endpoint had, newest first."""
         return self._caller.get(f"/endpoints/{segment(name)}/routes")
 
-    def rollout(self, name: str, model: str, *, plan: Mapping[str, Any] | None = None, reason: str = "", override: bool = False) -> Doc:
-        """Set a model version against the one that leads. plan: a rollout plan's fields; without one it is a canary."""
-        body = {"model": model, "plan": dict(plan) if plan is not None else None, "reason": reason, "override": override}
+    def rollout(self, name: str, model: str, *, plan: Mapping[str, Any] | Any = None, reason: str = "", override: bool = False) -> Doc:
+        """Set a model version against the one that leads. plan: a value of `deploy.plans` or its fields; without one it is a canary."""
+        body = {"model": model, "plan": plan, "reason": reason, "override": override}
         return self._caller.post(f"/endpoints/{segment(name)}/rollouts", body)
 
     def rollouts(self, name: str | None = None, *, state: str | None = None, limit: int = 100) -> Docs:

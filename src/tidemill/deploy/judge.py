@@ -70,8 +70,8 @@ def compare(
     sequence = observe(MeanSequence(alpha=plan.alpha, low=-bound, high=bound), ours - theirs)
     return Comparison(
         difference=float(np.mean(ours - theirs)),
-        lower=sequence.lower,
-        upper=sequence.upper,
+        lower=sequence.lower_now,
+        upper=sequence.upper_now,
         champion_loss=float(np.mean(theirs)),
         challenger_loss=float(np.mean(ours)),
         **counts,
@@ -97,7 +97,8 @@ def decide(plan: RolloutPlan, *, stage: int, in_stage: timedelta, in_rollout: ti
         return Decision(
             action=stop, reason=f"the challenger failed on {seen.failed} of {tried} rows, at most {plan.errors_max:.1%} may fail"
         )
-    if plan.margin is not None and seen.labels and seen.lower > 0:
+    # A fresher one may be worse by less than the margin: that it is a little worse, shown beyond doubt, is then no reason to stop.
+    if plan.margin is not None and seen.labels and seen.lower > (plan.margin if fresher else 0.0):
         return Decision(action=stop, reason=f"the challenger is worse: {_shown(seen, plan)}")
     waited, labelled = in_stage >= now.hold, seen.labels >= now.labels_min
     if waited and labelled:

@@ -5,15 +5,17 @@ What the data plane has to hear of are events: their number is the config's gene
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import select
 
 from tidemill.catalog.events import count_events
 from tidemill.core.clock import wait_until
 from tidemill.core.errors import Invalid, TidemillError
-from tidemill.deploy.endpoints import ENDPOINTS, Endpoint, fetch_endpoint, read_plan
+from tidemill.deploy.endpoints import ENDPOINTS, Endpoint, create_endpoint, fetch_endpoint, read_plan
 from tidemill.features.definitions import FEATURE_VIEWS, compile_views
 from tidemill.features.online import ViewPlan
+from tidemill.govern.actors import CONTROLLER, read_actor
 from tidemill.govern.keys import live_key_hashes
 from tidemill.govern.workspace import Workspace
 from tidemill.serving.config import (
@@ -29,6 +31,7 @@ from tidemill.serving.config import (
 )
 
 LOG = logging.getLogger("tidemill.publish")
+CREATE_S = 10.0
 HEARD = ("endpoint.routed", "features.applied", "api_key.issued", "api_key.revoked", "role.granted")
 
 
@@ -59,6 +62,17 @@ def publish(ws: Workspace) -> int:
     )
     save(ws.state, config)
     return generation
+
+
+def create_and_serve(ws: Workspace, name: str, reference: str, **named: Any) -> Endpoint:
+    """Make an endpoint as `create_endpoint` does, and return once the serving workers that there are answer for it."""
+    made = create_endpoint(ws, name, reference, **named)
+    with ws.catalog.reading() as tx:
+        controller = read_actor(tx, CONTROLLER, project=ws.project)  # the data plane is its, whoever made the endpoint
+    own = ws.acting(controller, ws.project)
+    if not followed(own, publish(own), timeout_s=CREATE_S):
+        LOG.warning("endpoint %s is made, and not every serving worker has taken it up yet", name)
+    return made
 
 
 def followed(ws: Workspace, generation: int, *, timeout_s: float = 30.0) -> bool:

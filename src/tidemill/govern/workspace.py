@@ -3,6 +3,7 @@
 import copy
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Connection
@@ -74,6 +75,12 @@ class Workspace:
         self.home, self.loaded, self.catalog, self.clock, self.actor, self.project = home, loaded, catalog, clock, actor, project
         self._stores = _Stores(loaded.settings, home / STATE_NAME)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
     @property
     def state(self) -> Path:
         """The folder that holds what Tidemill keeps."""
@@ -114,9 +121,9 @@ class Workspace:
         self._stores.close()
 
 
-def init_workspace(home: Path, **arguments: Any) -> Workspace:
+def init_workspace(home: Path | str, **arguments: Any) -> Workspace:
     """Make a workspace in a folder, or bring an older one up to date, and open it for its owner. Doing it again changes nothing."""
-    home = home.resolve()
+    home = Path(home).resolve()
     try:
         state = home / STATE_NAME
         state.mkdir(parents=True, exist_ok=True)
@@ -142,9 +149,9 @@ def init_workspace(home: Path, **arguments: Any) -> Workspace:
     return ws
 
 
-def open_workspace(home: Path, *, actor: ActorId = OWNER, project: str = DEFAULT_PROJECT, **arguments: Any) -> Workspace:
+def open_workspace(home: Path | str, *, actor: ActorId = OWNER, project: str = DEFAULT_PROJECT, **arguments: Any) -> Workspace:
     """Open a workspace for an actor. Raises NotFound, Unavailable, WorkspaceNewer, WorkspaceOlder."""
-    home = home.resolve()
+    home = Path(home).resolve()
     if not (home / STATE_NAME).is_dir():
         raise Invalid(f"{home} is not a Tidemill workspace; make it one with: tidemill init {home}")
     loaded = load_settings(home, arguments=arguments)

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from tidemill.core.values import Value
-from tidemill.deploy import endpoints, performance, rollouts, trace
+from tidemill.deploy import endpoints, performance, publish, rollouts, trace
 from tidemill.deploy.endpoints import Endpoint, RouteSpan
 from tidemill.deploy.performance import JournalCount, Span, SpanPerformance
 from tidemill.deploy.plans import RolloutPlan, canary_plan
@@ -44,8 +44,8 @@ def list_endpoints(ws: Workspace) -> list[Endpoint]:
 
 
 def create_endpoint(ws: Workspace, *, body: CreateEndpoint) -> Endpoint:
-    """Make an endpoint that one model version answers alone."""
-    return endpoints.create_endpoint(ws, body.name, body.model, sticky_by=body.sticky_by, benchmark=body.benchmark, reason=body.reason)
+    """Make an endpoint that one model version answers alone; the answer comes when it is served."""
+    return publish.create_and_serve(ws, body.name, body.model, sticky_by=body.sticky_by, benchmark=body.benchmark, reason=body.reason)
 
 
 def get_endpoint(ws: Workspace, name: str, *, at: datetime | None = None) -> Endpoint:
