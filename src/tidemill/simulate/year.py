@@ -40,8 +40,11 @@ class Year:
     def slots(self) -> Iterator[Slot]:
         """Yield slots in order of time."""
         for slot in sorted({*self._departures, *self._landed, *self._weather}):
+            at = from_micros(slot * _QUARTER_US)
+            if at >= self.end:  # known before the end, told after it
+                return
             yield Slot(
-                at=from_micros(slot * _QUARTER_US),
+                at=at,
                 landed=tuple(self._landed.pop(slot, ())),
                 weather=tuple(self._weather.pop(slot, ())),
                 departures=tuple(self._departures.pop(slot, ())),
