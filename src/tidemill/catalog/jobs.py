@@ -90,8 +90,8 @@ def enqueue(
     job_id = JobId(new_id())
     order = (tx.execute(select(func.max(JOBS.c.order))).scalar_one_or_none() or 0) + 1
     row = {
-        "id": job_id, "project": project, "kind": kind, "key": key or job_id, "args": args, "actor": actor, "cause": cause, "state": "queued",
-        "priority": priority, "queued_at": at, "attempts": 0, "max_attempts": max_attempts, "order": order,
+        "id": job_id, "project": project, "kind": kind, "key": key or job_id, "args": args, "actor": actor, "cause": cause,
+        "state": "queued", "priority": priority, "queued_at": at, "attempts": 0, "max_attempts": max_attempts, "order": order,
     }  # fmt: skip
     insert_new(tx, JOBS, [row])
     return _job(tx.execute(select(JOBS).where(JOBS.c.project == project, JOBS.c.key == row["key"])).one())

@@ -50,12 +50,14 @@ class Route(Value, frozen=True, kw_only=True):
     shadows: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = {variant.name for variant in self.variants}
-        strange = sorted((set(self.shares) | set(self.shadows)) - names)
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) < len(names):
+            raise Invalid(f"the route has two variants of one name: {', '.join(names)}")
+        strange = sorted((set(self.shares) | set(self.shadows)) - set(names))
         if strange:
-            raise Invalid(f"the route names variants that the endpoint lacks: {', '.join(strange)} (it has: {', '.join(sorted(names))})")
+            raise Invalid(f"the route names variants that the endpoint lacks: {', '.join(strange)} (it has: {', '.join(names)})")
         total = sum(self.shares.values())
-        if abs(total - 1) > 1e-9 or min(self.shares.values(), default=0) < 0:
+        if not abs(total - 1) <= 1e-9 or min(self.shares.values(), default=0) < 0:
             raise Invalid(f"the shares of a route must be at least 0 and sum to 1, got {self.shares} with sum {total:g}")
 
     @property
