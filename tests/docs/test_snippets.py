@@ -31,6 +31,17 @@ def test_the_story_runs_from_its_first_page_to_its_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_loop_of_the_readme_turns(tmp_path: Path) -> None:
+    (code,) = [block.text for block in blocks(ROOT / "README.md") if block.language == "python"]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr[-3000:]
+    reason, last = done.stdout.strip().splitlines()
+    assert reason.startswith("the challenger is better")
+    assert last == "v2 [2, 1] True"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("block", SHOWN_TO_CONTRIBUTORS)
 def test_what_contributors_are_shown_runs(block: Block) -> None:
     exec(compile(block.text, block.page, "exec"), {})
