@@ -60,7 +60,7 @@ def main(owner: str, message: str) -> None:
             }
             script = produce_migrations(MigrationContext.configure(tx, opts=options), METADATA)
             body = render_python_code(script.upgrade_ops, render_item=render)
-    lines = "\n".join(line[4:] if line.startswith("    ") else line for line in body.splitlines() if not line.strip().startswith("#"))
+    lines = "\n".join(line.removeprefix("    ") for line in body.splitlines() if not line.strip().startswith("#"))
     header = f'"""{message}."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\n'
     ids = (
         f'revision = "{revision}"\ndown_revision = {last[-1]!r}\n'

@@ -1,7 +1,5 @@
 """First tables of checks."""
 
-import sqlalchemy as sa
-from alembic import op
 
 revision = "checks_0001"
 down_revision = None
