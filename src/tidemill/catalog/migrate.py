@@ -11,7 +11,7 @@ from tidemill.core.errors import Conflict
 
 VERSION_TABLE = "tidemill_schema_version"
 # The packages that own tables; each holds its own line of migrations in `<package>/migrations`, named `<package>_NNNN.py`.
-OWNERS = ("catalog", "govern", "datasets", "tracking", "registry", "checks", "features", "pipelines", "deploy", "monitor", "automate")
+OWNERS = ("catalog", "govern", "checks", "datasets", "tracking", "registry", "features", "pipelines", "deploy", "monitor", "automate")
 
 
 class WorkspaceNewer(Conflict):

@@ -1,4 +1,4 @@
-"""Rules, firings, controllers."""
+"""The first tables of automate."""
 
 import sqlalchemy as sa
 from alembic import op

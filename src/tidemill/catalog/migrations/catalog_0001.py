@@ -1,4 +1,4 @@
-"""Events, lineage and jobs."""
+"""The first tables of catalog."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Datasets, versions, contracts."""
+"""The first tables of datasets."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,19 +9,6 @@ branch_labels = ("datasets",)
 
 
 def upgrade() -> None:
-    op.create_table(
-        "check_results",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("project", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("verdict", sa.Text(), nullable=False),
-        sa.Column("summary", sa.Text(), nullable=False),
-        sa.Column("artifact", sa.Text(), nullable=False),
-        sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_check_results")),
-    )
-    op.create_index("ix_check_results_subject", "check_results", ["project", "subject", "at"], unique=False)
     op.create_table(
         "dataset_contracts",
         sa.Column("project", sa.Text(), nullable=False),

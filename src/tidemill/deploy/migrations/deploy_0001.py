@@ -1,4 +1,4 @@
-"""Endpoints, routes, rollouts."""
+"""The first tables of deploy."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""First tables of features."""
+"""The first tables of features."""
 
 import sqlalchemy as sa
 from alembic import op

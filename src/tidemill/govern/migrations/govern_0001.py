@@ -1,4 +1,4 @@
-"""First tables of govern."""
+"""The first tables of govern."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""First tables of monitors."""
+"""The first tables of monitor."""
 
 import sqlalchemy as sa
 from alembic import op

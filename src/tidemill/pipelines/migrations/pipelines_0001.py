@@ -1,4 +1,4 @@
-"""The step cache."""
+"""The first tables of pipelines."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""First tables of registry."""
+"""The first tables of registry."""
 
 import sqlalchemy as sa
 from alembic import op

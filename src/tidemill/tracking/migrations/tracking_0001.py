@@ -1,4 +1,4 @@
-"""First tables of tracking."""
+"""The first tables of tracking."""
 
 import sqlalchemy as sa
 from alembic import op
