@@ -89,13 +89,13 @@ def services(ws: Workspace) -> None:
         apply(ws, [view], [FeatureService(name="delay", features=("last:*",))])
 
 
-def model_on(ws: Workspace, service: str, *, name: str = "delay") -> ModelVersion:
-    """Register a model that looks up a feature service."""
+def model_on(ws: Workspace, service: str | None, *, name: str = "delay") -> ModelVersion:
+    """Register a model that looks up a feature service. Its model file is none that a runtime can read."""
     spec = ModelSpec(
         runtime="onnx", file="model.onnx", tensors={"numeric": ("last_delay",)}, output="score", feature_service=service,
         signature=Signature(inputs=(Column(name="last_delay", kind="double"),), outputs=(Column(name="score", kind="double"),)),
     )  # fmt: skip
-    return register(ws, name, put_tree(ws.objects, {"model.onnx": service.encode(), SPEC_FILE: canonical(spec)}))
+    return register(ws, name, put_tree(ws.objects, {"model.onnx": str(service).encode(), SPEC_FILE: canonical(spec)}))
 
 
 def three_models(ws: Workspace) -> None:

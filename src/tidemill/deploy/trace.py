@@ -1,7 +1,7 @@
 """From one answer back to what it came of: feature values as of then, model, run, code, data, checks, the decision that released it."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,11 +9,10 @@ import pyarrow.compute as pc
 from tidemill.catalog.events import Event, read_events
 from tidemill.catalog.lineage import Edge, walk
 from tidemill.checks.check import CheckRecord, list_checks
-from tidemill.core.ids import ModelName
 from tidemill.core.values import Value
 from tidemill.datasets.versions import DatasetVersion
 from tidemill.datasets.versions import read_version as read_dataset
-from tidemill.deploy.endpoints import RouteSpan, list_endpoints, route_history
+from tidemill.deploy.endpoints import RouteSpan, list_endpoints, read_endpoint, route_history
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_version
 from tidemill.registry.versions import ModelVersion
@@ -41,9 +40,9 @@ class Trace(Value, frozen=True, kw_only=True):
 
 
 def trace(ws: Workspace, prediction_id: str, *, endpoint: str | None = None) -> Trace:
-    """Return where an answer came from. Raises PredictionNotFound."""
+    """Return where an answer came from. Raises PredictionNotFound, EndpointNotFound."""
     ws.require("deploy.read", prediction_id)
-    names = [endpoint] if endpoint is not None else [known.name for known in list_endpoints(ws)]
+    names = [known.name for known in ([read_endpoint(ws, endpoint)] if endpoint is not None else list_endpoints(ws))]
     found = find_prediction(ws.state, prediction_id, endpoints=[endpoint_key(ws.project, each) for each in names])
     name = found.endpoint.rpartition("/")[2]
     model = read_version(ws, f"{found.model}@{found.version}")
@@ -63,7 +62,7 @@ def trace(ws: Workspace, prediction_id: str, *, endpoint: str | None = None) -> 
         features=tuple(_reference(node) for node in nodes if node.startswith(("service:", "view:"))),
         lineage=tuple(edges),
         route=_route_at(ws, name, found.at),
-        release=tuple(event for event in events if _tells_of(event, model.version, model.name)),
+        release=_release(events, model.version),
     )
 
 
@@ -80,11 +79,16 @@ def _route_at(ws: Workspace, endpoint: str, at: datetime) -> RouteSpan | None:
     return next(spans, None)
 
 
-def _tells_of(event: Event, version: int, model: ModelName) -> bool:
-    body: dict[str, Any] = event.body
-    if event.kind == "endpoint.routed":
-        return f"v{version}" in body.get("shares", {})
-    return version in (body.get("challenger"), body.get("version")) or (event.kind == "endpoint.created" and body.get("model") == model)
+def _release(events: Sequence[Event], version: int) -> tuple[Event, ...]:
+    """Return those of an endpoint's events that brought a version to answer: its rollouts, and the routes that gave it a share."""
+    rollouts = {event.body["rollout"] for event in events if event.kind == "rollout.started" and event.body["challenger"] == version}
+
+    def tells(event: Event) -> bool:
+        if event.kind == "endpoint.routed":
+            return bool(event.body["shares"].get(f"v{version}", 0) > 0)
+        return event.body["version"] == version if event.kind == "endpoint.created" else event.body["rollout"] in rollouts
+
+    return tuple(filter(tells, events))
 
 
 def _label(ws: Workspace, prediction_id: str) -> float | str | None:
