@@ -115,7 +115,8 @@ class Supervisor:
         serve, self.serve_url = self._bind(self.settings.serve_port, "--serve-port")
         # Children read the same settings; what was given as an argument, and the ports that were picked, reach them by environment.
         self.environment = child_environment(
-            as_environment(self.loaded)
+            {"OMP_WAIT_POLICY": "PASSIVE"}  # threads of numeric libraries that wait must not take the cores from who works
+            | as_environment(self.loaded)
             | {"TIDEMILL_PORT": str(control.getsockname()[1]), "TIDEMILL_SERVE_PORT": str(serve.getsockname()[1])}
         )
         workers = range(self.settings.serve_workers)

@@ -13,7 +13,7 @@ from tidemill.training.encoding import Matrix
 Margins = NDArray[np.float64]
 # LightGBM's threads spin while they wait for one another: on two busy cores two of them took 4 to 23 s where one took 1.5 to 3.5 s, and
 # on two idle ones 1.0 s where one took 1.1 s (115,000 rows, 46 columns, 100 rounds). The trees are the same.
-THREADS = 1
+THREADS = 0  # all cores; a process that shares them wants OMP_WAIT_POLICY=PASSIVE, or waiting threads spin
 
 
 class TreeParams(Value, frozen=True, kw_only=True):
