@@ -160,33 +160,34 @@ class Demo:
             if self.at_slot is not None:
                 self.at_slot(slot.at)
             self._ingest_before(slot.at)
-            with self._part("waiting for the controller (monitors, rollouts, retraining)"):
+            with self._part("controller: monitors, rollouts, retraining"):
                 self.server.advance(slot.at)
             if self.planted is None and slot.at >= PLANT_AT:
                 self._plant()
-            with self._part("pushing events, scoring, labels over HTTP"):
-                self._live(slot)
+            self._live(slot)
             self.show(f"{local:%d %B %H:%M}  {self.acknowledged} of {year.departures} flights scored, {elapsed() - began:.0f} s")
-        with self._part("waiting for the controller (monitors, rollouts, retraining)"):
+        with self._part("controller: monitors, rollouts, retraining"):
             self.server.advance(self.end - timedelta(microseconds=1))  # what is due as the next month begins is not the replay's
 
     def _live(self, slot: Slot) -> None:
         """What callers do in a quarter of an hour: tell what has become known, then ask for the flights about to leave."""
-        if slot.landed:
-            self.client.push("flights", [{name: row[name] for name in EVENT} for row in slot.landed])
-        if slot.weather:
-            self.client.push("weather", slot.weather)
-        labels = [
-            {"id": row["flight_id"], "value": row["late"], "at": row["landed_at"]} for row in slot.landed if row["flight_id"] in self.scored
-        ]
-        if labels:
-            self.client.feedback(labels)
-        if slot.departures:
-            ids = [row["flight_id"] for row in slot.departures]
-            rows = [{name: row[name] for name in REQUEST} for row in slot.departures]
-            answer = self.client.predict(ENDPOINT, rows, ids=ids)
-            self.acknowledged += len(answer["predictions"])
-            self.scored.update((name, slot.at) for name in ids)
+        with self._part("events over HTTP"):
+            if slot.landed:
+                self.client.push("flights", [{name: row[name] for name in EVENT} for row in slot.landed])
+            if slot.weather:
+                self.client.push("weather", slot.weather)
+        with self._part("labels over HTTP"):
+            known = [row for row in slot.landed if row["flight_id"] in self.scored]
+            labels = [{"id": row["flight_id"], "value": row["late"], "at": row["landed_at"]} for row in known]
+            if labels:
+                self.client.feedback(labels)
+        with self._part("predictions over HTTP"):
+            if slot.departures:
+                ids = [row["flight_id"] for row in slot.departures]
+                rows = [{name: row[name] for name in REQUEST} for row in slot.departures]
+                answer = self.client.predict(ENDPOINT, rows, ids=ids)
+                self.acknowledged += len(answer["predictions"])
+                self.scored.update((name, slot.at) for name in ids)
         self.requests += bool(slot.landed) + bool(slot.weather) + bool(labels) + bool(slot.departures)
 
     def _ingest_before(self, moment: datetime) -> None:
