@@ -6,6 +6,7 @@ followed by one that goes on. On a simulated clock it says up to which moment it
 
 import argparse
 import logging
+import sys
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from tidemill.catalog import jobs
 from tidemill.catalog.events import last_seq, read_events
 from tidemill.catalog.schema import METADATA, Moment, Text, upsert
 from tidemill.core.clock import elapsed, wait_until
-from tidemill.core.errors import TidemillError
+from tidemill.core.errors import Invalid, TidemillError, Unavailable
 from tidemill.core.ids import ActorId
 from tidemill.core.process import follow_supervisor, on_stop, start_logging
 from tidemill.core.values import Value
@@ -98,7 +99,7 @@ def next_due(ws: Workspace, now: datetime) -> datetime | None:
     """Return when the controller next has something to do by itself."""
     with ws.catalog.reading() as tx:
         active = rules.read_active(tx, ws.project)
-    moments = [rules.next_scheduled(rule.when, now) for rule, _, _ in active if isinstance(rule.when, OnSchedule)]
+    moments = [rules.next_scheduled(each.rule.when, now) for each in active if isinstance(each.rule.when, OnSchedule)]
     moments += [rollout.next_at for rollout in list_rollouts(ws, state="running")]
     window_end = next_window_end(ws)
     return min([*moments, *([window_end] if window_end else [])], default=None)
@@ -110,7 +111,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--supervised", action="store_true")
     options = parser.parse_args(argv)
-    ws = open_workspace(options.home, actor=CONTROLLER)
+    try:
+        ws = open_workspace(options.home, actor=CONTROLLER)
+    except TidemillError as error:
+        sys.stderr.write(f"tidemill: {error}\n")
+        return 1
     start_logging(ws.settings.log_level)
     stopping = threading.Event()
     on_stop(stopping.set)
@@ -189,11 +194,11 @@ def _cursor(ws: Workspace) -> tuple[int, datetime | None]:
 def _fire_schedules(ws: Workspace, since: datetime | None, now: datetime) -> None:
     with ws.catalog.reading() as tx:
         active = rules.read_active(tx, ws.project)
-    for rule, actor, known_since in active:
-        if isinstance(rule.when, OnSchedule):
-            moment = rules.scheduled(rule.when, after=max(since or known_since, known_since), until=now)
+    for each in active:
+        if isinstance(each.rule.when, OnSchedule):
+            moment = rules.scheduled(each.rule.when, after=max(since or each.since, each.since), until=now)
             if moment is not None:
-                _act(ws, Due(rule=rule, trigger=f"schedule:{moment.isoformat()}", event=None), ActorId(actor), now)
+                _act(ws, Due(rule=each.rule, trigger=f"schedule:{moment.isoformat()}", event=None), each.actor, now)
 
 
 def _fire_events(ws: Workspace, cursor: int, now: datetime) -> int:
@@ -203,28 +208,37 @@ def _fire_events(ws: Workspace, cursor: int, now: datetime) -> int:
         with ws.catalog.reading() as tx:
             found = read_events(tx, ws.project, after=cursor, limit=EVENTS_AT_ONCE)
         for event in found:
-            for rule, actor, since in active:
-                if isinstance(rule.when, OnEvent) and event.at >= since and rules.matches(rule.when, event):
-                    _act(ws, Due(rule=rule, trigger=event.id, event=event), ActorId(actor), now)
+            for each in active:
+                if isinstance(each.rule.when, OnEvent) and event.seq > each.since_seq and rules.matches(each.rule.when, event):
+                    _act(ws, Due(rule=each.rule, trigger=event.id, event=event), each.actor, now)
             cursor = event.seq
         if not found:
             return cursor
 
 
 def _act(ws: Workspace, due: Due, actor: ActorId, now: datetime) -> None:
+    """Do what a rule says, as the actor who set it; once, however often it is tried. What cannot be done is noted as refused."""
     with ws.catalog.reading() as tx:
-        own = ws.acting(read_actor(tx, actor, project=ws.project), ws.project)
+        if rules.has_fired(tx, ws.project, due):
+            return
         last = rules.last_of_group(tx, ws.project, due.rule)
     if last is not None and due.rule.cooldown > timedelta(0) and now < last + due.rule.cooldown:
-        with own.catalog.transaction() as tx:
-            if rules.claim_firing(tx, own.project, due, at=now):
+        with ws.catalog.transaction() as tx:
+            if rules.claim_firing(tx, ws.project, due, at=now):
                 message = f"a rule of its group acted at {last:%Y-%m-%d %H:%M}; it rests for {due.rule.cooldown}"
-                rules.note_outcome(tx, own.project, due, outcome="cooling", message=message)
+                rules.note_outcome(tx, ws.project, due, outcome="cooling", message=message)
         return
-    if isinstance(due.rule.do, RunPipeline):
-        _run_pipeline(own, due, due.rule.do, now)
-    else:
-        _start_rollout(own, due, due.rule.do, now)
+    try:
+        with ws.catalog.reading() as tx:
+            own = ws.acting(read_actor(tx, actor, project=ws.project), ws.project)
+        if isinstance(due.rule.do, RunPipeline):
+            _run_pipeline(own, due, due.rule.do, now)
+        else:
+            _start_rollout(own, due, due.rule.do, now)
+    except Unavailable:
+        raise  # a disk or a database that is gone for a moment is no answer: the whole tick is tried again
+    except TidemillError as error:
+        _conclude(ws, due, now, outcome="refused", message=str(error))
 
 
 def _run_pipeline(ws: Workspace, due: Due, action: RunPipeline, now: datetime) -> None:
@@ -240,18 +254,18 @@ def _run_pipeline(ws: Workspace, due: Due, action: RunPipeline, now: datetime) -
 
 
 def _start_rollout(ws: Workspace, due: Due, action: StartRollout, now: datetime) -> None:
-    if due.event is None or "version" not in due.event.body:
-        outcome, message = "refused", "the event names no model version to roll out"
-    else:
-        model, version = due.event.body["name"], due.event.body["version"]
-        already = any(_is_for(rollout, version, due.event.at) for rollout in list_rollouts(ws, endpoint=action.endpoint, limit=20))
-        try:
-            if not already:
-                reason = due.rule.reason or f"rule {due.rule.name}"
-                start_rollout(ws, action.endpoint, f"{model}@{version}", plan=action.plan, reason=reason, cause=due.event.id)
-            outcome, message = "done", f"rollout of {model}@{version} started"
-        except TidemillError as error:
-            outcome, message = "refused", str(error)
+    body = due.event.body if due.event is not None else {}
+    model, version = body.get("name", body.get("model")), body.get("version")
+    if due.event is None or model is None or version is None:
+        raise Invalid("the event names no model version to roll out; let the rule wait for model.registered or model.promoted")
+    # A controller that was killed right after it had started the rollout finds it there.
+    if not any(_is_for(rollout, version, due.event.at) for rollout in list_rollouts(ws, endpoint=action.endpoint, limit=20)):
+        reason = due.rule.reason or f"rule {due.rule.name}"
+        start_rollout(ws, action.endpoint, f"{model}@{version}", plan=action.plan, reason=reason, cause=due.event.id)
+    _conclude(ws, due, now, outcome="done", message=f"rollout of {model}@{version} started")
+
+
+def _conclude(ws: Workspace, due: Due, now: datetime, *, outcome: str, message: str) -> None:
     with ws.catalog.transaction() as tx:
         if rules.claim_firing(tx, ws.project, due, at=now):
             _note(ws, tx, due, outcome=outcome, message=message)

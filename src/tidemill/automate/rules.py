@@ -4,13 +4,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from croniter import croniter
-from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, Table, select, update
+from croniter import CroniterBadDateError, croniter
+from sqlalchemy import BigInteger, Column, Connection, Index, PrimaryKeyConstraint, Table, select, update
 
-from tidemill.catalog.events import Event, EventBody
+from tidemill.catalog.events import Event, EventBody, last_seq
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, insert_new, upsert
+from tidemill.core.clock import EPOCH
 from tidemill.core.errors import Invalid
-from tidemill.core.ids import EventId, check_name
+from tidemill.core.ids import ActorId, EventId, check_name
 from tidemill.core.values import Meta, Value, field
 from tidemill.deploy.plans import RolloutPlan
 from tidemill.govern.workspace import Workspace
@@ -25,18 +26,26 @@ class OnEvent(Value, frozen=True, kw_only=True, tag="event", tag_field="on"):
 
 
 class OnSchedule(Value, frozen=True, kw_only=True, tag="schedule", tag_field="on"):
-    """Fires at the times of a cron expression in a time zone. A firing that was missed while nobody looked happens once, late."""
+    """Fires at the times of a cron expression in a time zone. A firing that was missed while nobody looked happens once, late.
+
+    Where clocks go forward, a time that does not exist is the first one that does; where they go back, a time that comes twice
+    counts once, unless the expression is for every hour.
+    """
 
     cron: str
     zone: str = "UTC"
 
     def __post_init__(self) -> None:
-        if not croniter.is_valid(self.cron):
+        if len(self.cron.split()) != 5 or not croniter.is_valid(self.cron):
             raise Invalid(f"schedule {self.cron!r} was not understood; expected five cron fields, as in '0 6 1 * *': the first at six")
         try:
             ZoneInfo(self.zone)
         except (ZoneInfoNotFoundError, ValueError) as error:
             raise Invalid(f"time zone {self.zone!r} is not known; expected an IANA name such as Europe/Berlin") from error
+        try:
+            croniter(self.cron, EPOCH).get_next(datetime)
+        except CroniterBadDateError as error:
+            raise Invalid(f"schedule {self.cron!r} never comes; expected a day that some month has") from error
 
 
 class RunPipeline(Value, frozen=True, kw_only=True, tag="run_pipeline", tag_field="do"):
@@ -80,6 +89,7 @@ RULES = Table(
     Column("rule", JsonValue(Rule), nullable=False),
     Column("actor", Text, nullable=False),
     Column("since", Moment, nullable=False),
+    Column("since_seq", BigInteger, nullable=False),
     PrimaryKeyConstraint("project", "name"),
 )
 
@@ -123,6 +133,15 @@ class Firing(Value, frozen=True, kw_only=True):
     message: str
 
 
+class Active(Value, frozen=True, kw_only=True):
+    """A rule that holds: for whom it acts, and since when (the number of the last event that it does not see)."""
+
+    rule: Rule
+    actor: ActorId
+    since: datetime
+    since_seq: int
+
+
 class Due(Value, frozen=True, kw_only=True):
     """A rule that should act now, and what for."""
 
@@ -135,9 +154,9 @@ def set_rule(ws: Workspace, rule: Rule, *, reason: str = "") -> Rule:
     """Make a rule or change it. It sees what happens from now on."""
     ws.require("automate.write", rule.name)
     with ws.catalog.transaction() as tx:
-        row = {"project": ws.project, "name": rule.name, "rule": rule, "actor": ws.actor.id, "since": ws.clock.now()}
-        upsert(tx, RULES, [row])
         ws.record(tx, RuleSet(rule=rule), subject=f"rule:{rule.name}", reason=reason)
+        since = {"since": ws.clock.now(), "since_seq": last_seq(tx, ws.project)}
+        upsert(tx, RULES, [{"project": ws.project, "name": rule.name, "rule": rule, "actor": ws.actor.id, **since}])
     return rule
 
 
@@ -165,37 +184,56 @@ def matches(trigger: OnEvent, event: Event) -> bool:
     )
 
 
-def _inside(body: dict[str, Any], path: str) -> Any:
-    found: Any = body
-    for key in path.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
+def _inside(body: Any, path: str) -> Any:
+    if not isinstance(body, dict):
+        return None
+    if path in body:  # a name may have dots of its own
+        return body[path]
+    head, dot, rest = path.partition(".")
+    return _inside(body.get(head), rest) if dot else None
 
 
 def scheduled(trigger: OnSchedule, *, after: datetime, until: datetime) -> datetime | None:
     """Return the latest time of a schedule in (after, until], None when there is none."""
-    zone = ZoneInfo(trigger.zone)
-    latest: datetime = croniter(trigger.cron, (until + timedelta(microseconds=1)).astimezone(zone)).get_prev(datetime)
+    times = croniter(trigger.cron, (until + timedelta(microseconds=1)).astimezone(ZoneInfo(trigger.zone)))
+    latest: datetime = times.get_prev(datetime)
+    if _comes_again(trigger, latest):
+        latest = latest.replace(fold=0)
     latest = latest.astimezone(UTC)
     return latest if after < latest <= until else None
 
 
 def next_scheduled(trigger: OnSchedule, after: datetime) -> datetime:
     """Return the next time of a schedule behind a moment."""
-    moment: datetime = croniter(trigger.cron, after.astimezone(ZoneInfo(trigger.zone))).get_next(datetime)
+    times = croniter(trigger.cron, after.astimezone(ZoneInfo(trigger.zone)))
+    moment: datetime = times.get_next(datetime)
+    while _comes_again(trigger, moment):
+        moment = times.get_next(datetime)
     return moment.astimezone(UTC)
 
 
-def read_active(tx: Connection, project: str) -> list[tuple[Rule, str, datetime]]:
-    """Return enabled rules with the actor they act as and since when they hold."""
+def _comes_again(trigger: OnSchedule, local: datetime) -> bool:
+    """Return whether a local time is one that was already there before clocks went back, for a schedule of fixed hours."""
+    twice = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()  # the parser's fold alone says nothing
+    return local.fold == 1 and twice and not trigger.cron.split()[1].startswith("*")
+
+
+def read_active(tx: Connection, project: str) -> list[Active]:
+    """Return the enabled rules of a project by name."""
     rows = tx.execute(select(RULES).where(RULES.c.project == project).order_by(RULES.c.name))
-    return [(row.rule, row.actor, row.since) for row in rows if row.rule.enabled]
+    return [Active(rule=row.rule, actor=row.actor, since=row.since, since_seq=row.since_seq) for row in rows if row.rule.enabled]
 
 
 def last_of_group(tx: Connection, project: str, rule: Rule) -> datetime | None:
     """Return when a rule of this rule's group last acted."""
     mine = (FIRINGS.c.project == project) & (FIRINGS.c.group == (rule.group or rule.name)) & (FIRINGS.c.outcome == "done")
     return tx.execute(select(FIRINGS.c.at).where(mine).order_by(FIRINGS.c.at.desc()).limit(1)).scalar_one_or_none()
+
+
+def has_fired(tx: Connection, project: str, due: Due) -> bool:
+    """Return whether it is written already how a rule dealt with a trigger."""
+    mine = (FIRINGS.c.project == project) & (FIRINGS.c.rule == due.rule.name) & (FIRINGS.c.trigger == due.trigger)
+    return tx.execute(select(FIRINGS.c.outcome).where(mine)).first() is not None
 
 
 def claim_firing(tx: Connection, project: str, due: Due, *, at: datetime) -> bool:

@@ -7,13 +7,14 @@ import argparse
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tidemill.catalog import jobs
-from tidemill.catalog.events import EventBody
+from tidemill.catalog.events import EventBody, append
 from tidemill.catalog.jobs import Job, LeaseLost
 from tidemill.core.clock import elapsed, wall
 from tidemill.core.errors import TidemillError
@@ -88,7 +89,7 @@ def work_once(ws: Workspace, *, worker: str) -> Job | None:
         result = HANDLERS[job.kind](_as_asker(ws, job), job)
     except TidemillError as refused:
         error = str(refused)
-    except Exception as crash:  # the edge of a worker: a job of any kind may raise anything
+    except (Exception, SystemExit) as crash:  # the edge of a worker: a job of any kind may raise anything
         LOG.exception("job %s failed", job.id)
         error = f"{type(crash).__name__}: {crash}"
     finally:
@@ -97,8 +98,9 @@ def work_once(ws: Workspace, *, worker: str) -> Job | None:
     try:
         with ws.catalog.transaction() as tx:
             jobs.finish(tx, job.id, worker=worker, at=ws.clock.now(), result=result, error=error)
-            event = JobEnded(job=job.id, job_kind=job.kind, error=error, seconds=elapsed() - began)
-            _as_asker(ws, job).record(tx, event, subject=f"job:{job.id}", cause=job.cause)
+            ended_event = JobEnded(job=job.id, job_kind=job.kind, error=error, seconds=elapsed() - began)
+            # By its asker, who may have no role any more.
+            append(tx, ended_event, project=job.project, actor=job.actor, at=ws.clock.now(), subject=f"job:{job.id}", cause=job.cause)
     except LeaseLost as lost:
         LOG.warning("%s", lost)
     LOG.info("job %s ended after %.1f s%s", job.id, elapsed() - began, f": {error}" if error else "")
@@ -113,7 +115,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--index", type=int, default=0)
     parser.add_argument("--supervised", action="store_true")
     options = parser.parse_args(argv)
-    ws = open_workspace(options.home)
+    try:
+        ws = open_workspace(options.home)
+    except TidemillError as error:
+        sys.stderr.write(f"tidemill: {error}\n")
+        return 1
     start_logging(ws.settings.log_level)
     stopping = threading.Event()
     on_stop(stopping.set)
@@ -138,7 +144,12 @@ def _as_asker(ws: Workspace, job: Job) -> Workspace:
 
 def _keep_lease(ws: Workspace, job: Job, worker: str, ended: threading.Event) -> None:
     while not ended.wait(ws.settings.lease_s / 3):
-        if not jobs.heartbeat(ws.catalog, job.id, worker=worker, lease_s=ws.settings.lease_s, wall_s=wall()):
+        try:
+            mine = jobs.heartbeat(ws.catalog, job.id, worker=worker, lease_s=ws.settings.lease_s, wall_s=wall())
+        except TidemillError as error:
+            LOG.warning("the lease of job %s could not be prolonged: %s", job.id, error)
+            continue
+        if not mine:
             LOG.warning("job %s was taken away; its result will not be recorded", job.id)
             return
 

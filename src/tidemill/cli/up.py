@@ -1,5 +1,6 @@
 """`tidemill up`: serve a workspace until stopped."""
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from tidemill.core.codec import encode_text
 from tidemill.core.errors import Unavailable
 from tidemill.core.process import follow_supervisor, on_stop
 from tidemill.core.settings import find_home, load_settings
+from tidemill.deploy.publish import publish
 from tidemill.govern.workspace import init_workspace
 from tidemill.server.supervisor import Supervisor
 
@@ -45,14 +47,16 @@ def up(
     if supervised:
         follow_supervisor()
     try:
-        init_workspace(folder, **arguments).close()
+        with closing(init_workspace(folder, **arguments)) as ws:
+            publish(ws)  # before any worker serves: a server that was told to ask for keys asks for them from its first moment
         running = supervisor.start()
         transports = [HttpTransport(url, attempts=1) for url in (running.url, running.serve_url)]
         ready = wait_until(lambda: supervisor.stopping.is_set() or all(map(_answers, transports)), timeout_s=READY_S, every_s=0.05)
         if not ready:
             raise Unavailable(f"the server did not become ready within {READY_S:.0f} s; see why in {supervisor.state / 'logs'}")
         text = f"dashboard and API  {running.url}\npredictions        {running.serve_url}\nstop with Ctrl-C"
-        click.echo(encode_text(running) if as_json else text)
+        if not supervisor.stopping.is_set():
+            click.echo(encode_text(running) if as_json else text)
         supervisor.run()
     finally:
         supervisor.close()

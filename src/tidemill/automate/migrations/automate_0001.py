@@ -36,5 +36,6 @@ def upgrade() -> None:
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.Column("since_seq", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("project", "name", name=op.f("pk_rules")),
     )
