@@ -29,12 +29,13 @@ def up(home: Path) -> tuple[float, float]:
     """Return seconds until `tidemill up` says that control plane and worker answer, and until it has ended after SIGTERM."""
     command = [PYTHON, "-m", "tidemill", "up", "--home", str(home), "--port", "0", "--serve-port", "0", "--json"]
     start = perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
-        said = json.loads(process.stdout.readline())
+        line = process.stdout.readline()
         ready = perf_counter() - start
-        assert said["url"]
+        assert line, "tidemill up did not become ready; it says why above"
+        assert json.loads(line)["url"]
         return ready, seconds(lambda: end(process))
     finally:
         end(process)
