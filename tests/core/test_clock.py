@@ -82,7 +82,7 @@ def test_a_simulated_clock_moves_forward_only(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_processes_see_one_clock_and_no_torn_moment(tmp_path: Path) -> None:
     clock = SimulatedClock.create(tmp_path / "clock", START)
-    steps, step = 2000, timedelta(hours=71.6)  # 2**38 microseconds, roughly: many bytes of the cell change at once
+    steps, step = 20_000, timedelta(hours=71.6)  # 2**38 microseconds, roughly: many bytes of the cell change at once
     arguments = [str(tmp_path / "clock"), START.isoformat(), (START + steps * step).isoformat()]
     with subprocess.Popen([sys.executable, "-c", FOLLOWER, *arguments], stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None
@@ -113,7 +113,7 @@ ZONES = st.sampled_from([UTC, timezone(timedelta(hours=14)), timezone(timedelta(
 
 @given(st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=ZONES))  # noqa: DTZ001 (hypothesis adds the zone)
 def test_moments_survive_as_microseconds(moment: datetime) -> None:
-    assert from_micros(micros(moment)) == moment == utc(moment)
+    assert from_micros(micros(moment)) == utc(moment)
     assert from_micros(micros(moment)).tzinfo is UTC
 
 

@@ -70,6 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     except TidemillError as error:
         click.echo(f"tidemill: {error}", err=True)
         return 1
+    except OSError as error:  # a file that a command reads or writes: a full disk, a folder that is not one's own
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"tidemill: {place}{error.strerror or error}; check the path, its permissions and the free space", err=True)
+        return 1
     return result if isinstance(result, int) else 0
 
 

@@ -44,6 +44,17 @@ def on_stop(stop: Callable[[], None]) -> None:
     signal.signal(signal.SIGINT, handle)
 
 
+def lives(pid: int) -> bool:
+    """Return whether there is a process of this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def follow_supervisor() -> None:
     """Send this process SIGTERM when its standard input ends: the supervisor holds the other end, and is gone then."""
 

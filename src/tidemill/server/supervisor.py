@@ -19,12 +19,14 @@ from typing import IO
 from tidemill.core.clock import elapsed, wait_until
 from tidemill.core.codec import decode, encode
 from tidemill.core.errors import Conflict, Invalid, NotPermitted, Unavailable
+from tidemill.core.process import lives
 from tidemill.core.settings import STATE_NAME, Loaded, Settings, as_environment, child_environment
 from tidemill.core.values import Value
 
 RUN_FILE = "up.json"
 STEADY_S = 10.0
 PAUSE_MAX_S = 5.0
+CLOSE_S = 2.0  # for a child that has drained to flush and leave
 
 
 class Running(Value, frozen=True, kw_only=True):
@@ -64,6 +66,8 @@ class Child:
         self.started_s, self.pause_s, self.restarts = 0.0, 0.0, -1
 
     def start(self) -> None:
+        """Start the process, or start it again. Raises OSError."""
+        self.started_s = elapsed()
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(
                 self.command,
@@ -74,7 +78,6 @@ class Child:
                 env=self.environment,
                 start_new_session=True,
             )
-        self.started_s = elapsed()
         self.restarts += 1
 
     def dead(self) -> bool:
@@ -105,12 +108,22 @@ class Supervisor:
         self.children: list[Child] = []
         self.url = self.serve_url = ""
         self.environment: dict[str, str] = {}
+        self.orphans: list[int] = []
 
     def start(self) -> Running:
-        """Take the lock and the ports and start all children. Raises AlreadyUp, PortTaken, Unavailable."""
+        """Take the lock and the ports and start all children. Raises AlreadyUp, PortTaken, Invalid, Unavailable."""
+        if self.settings.port == self.settings.serve_port != 0:
+            raise Invalid(f"--port and --serve-port are both {self.settings.port}; expected two ports (0 picks a free one)")
+        try:
+            return self._start()
+        except OSError as error:
+            raise Unavailable(f"{self.state} cannot be used: {error.strerror}; make it writable, with free space, and try again") from error
+
+    def _start(self) -> Running:
         for folder in (self.run_folder, self.state / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
         self._take_lock()
+        self.orphans = _port_holders(self.run_folder)
         control, self.url = self._bind(self.settings.port, "--port")
         serve, self.serve_url = self._bind(self.settings.serve_port, "--serve-port")
         # Children read the same settings; what was given as an argument, and the ports that were picked, reach them by environment.
@@ -135,10 +148,7 @@ class Supervisor:
         while not self.stopping.wait(0.05):
             for child in self.children:
                 if child.dead() and child.due():
-                    code = child.process.returncode if child.process else None
-                    child.start()
-                    self._write()
-                    self.say(f"{child.name} ended ({_ending(code)}) and was started again; its log: {child.log}")
+                    self._revive(child)
         self._stop_children()
 
     def stop(self) -> None:
@@ -157,12 +167,22 @@ class Supervisor:
             (self.run_folder / RUN_FILE).unlink(missing_ok=True)
             self.lock.close()
 
+    def _revive(self, child: Child) -> None:
+        ended = f"{child.name} ended ({_ending(child.process.returncode if child.process else None)})"
+        try:
+            child.start()
+            self._write()
+        except OSError as error:
+            self.say(f"{ended} and could not be started again: {error.strerror}; trying once more")
+            return
+        self.say(f"{ended} and was started again; its log: {child.log}")
+
     def _stop_children(self) -> None:
         # Those that ask come first, those that are asked last: a job that ends can still say so.
         for child in reversed(self.children):
             if not child.dead() and child.process:
                 child.process.send_signal(signal.SIGTERM)
-        gone = wait_until(lambda: all(child.dead() for child in self.children), timeout_s=self.settings.drain_s)
+        gone = wait_until(lambda: all(child.dead() for child in self.children), timeout_s=self.settings.drain_s + CLOSE_S)
         for child in self.children if not gone else ():
             if not child.dead() and child.process:
                 self.say(f"{child.name} did not end within {self.settings.drain_s} s and was killed")
@@ -184,16 +204,17 @@ class Supervisor:
     def _bind(self, port: int, option: str) -> tuple[socket.socket, str]:
         host = self.settings.host
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            bound.bind((host, port))
-            bound.listen(1024)
+            bound = _listening(family, host, port)
+            # Children of a supervisor that was killed let go of its ports in a moment.
+            deadline = elapsed() + self.settings.drain_s + CLOSE_S
+            while bound is None and any(map(lives, self.orphans)) and elapsed() < deadline:
+                self.stopping.wait(0.05)
+                bound = _listening(family, host, port)
         except OSError as error:
-            bound.close()
-            if error.errno == errno.EADDRINUSE:
-                raise PortTaken(host, port, option) from error
             raise Unavailable(f"cannot listen on {host} port {port}: {error.strerror}; choose another with {option} or --host") from error
+        if bound is None:
+            raise PortTaken(host, port, option)
         self.sockets.append(bound)
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         return bound, f"http://{shown}:{bound.getsockname()[1]}"
@@ -214,13 +235,31 @@ def read_running(home: Path) -> Running | None:
         running = decode((folder / RUN_FILE).read_bytes(), Running, what=RUN_FILE)
     except (FileNotFoundError, Invalid):
         return None
+    return running if lives(running.pid) else None
+
+
+def _port_holders(folder: Path) -> list[int]:
+    """Return the processes that a supervisor which was killed left with its ports."""
     try:
-        os.kill(running.pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return running
+        before = decode((folder / RUN_FILE).read_bytes(), Running, what=RUN_FILE)
+    except (FileNotFoundError, Invalid):
+        return []
+    return [pid for name, pid in before.children.items() if name == "control" or name.startswith("serve-")]
+
+
+def _listening(family: socket.AddressFamily, host: str, port: int) -> socket.socket | None:
+    """Return a listening socket, None when somebody else listens there."""
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(1024)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise
+    return bound
 
 
 def refuse_open_door(settings: Settings) -> None:

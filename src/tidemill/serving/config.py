@@ -12,6 +12,7 @@ from typing import Annotated
 from tidemill.core.codec import decode, encode_text
 from tidemill.core.errors import Conflict, Invalid
 from tidemill.core.ids import Digest, check_name
+from tidemill.core.process import lives
 from tidemill.core.values import Meta, Value
 from tidemill.features.online import ReadPlan, ViewPlan
 
@@ -170,19 +171,9 @@ def read_states(state: Path) -> dict[int, WorkerState]:
             index = int(path.stem.removeprefix("serve-"))
         except (FileNotFoundError, ValueError):
             continue
-        if _lives(worker.pid):
+        if lives(worker.pid):
             found[index] = worker
     return found
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
