@@ -7,7 +7,6 @@ followed by one that goes on. On a simulated clock it says up to which moment it
 import argparse
 import logging
 import sys
-import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from tidemill.catalog.schema import METADATA, Moment, Text, upsert
 from tidemill.core.clock import elapsed, wait_until
 from tidemill.core.errors import Invalid, TidemillError, Unavailable
 from tidemill.core.ids import ActorId
-from tidemill.core.process import follow_supervisor, on_stop, start_logging
+from tidemill.core.process import StopSignal, follow_supervisor, on_stop, start_logging
 from tidemill.core.values import Value
 from tidemill.deploy.endpoints import list_endpoints
 from tidemill.deploy.evidence import look
@@ -76,7 +75,7 @@ def read_controller(ws: Workspace) -> ControllerState:
         )
 
 
-def tick(ws: Workspace, *, stop: threading.Event | None = None) -> None:
+def tick(ws: Workspace, *, stop: StopSignal | None = None) -> None:
     """Do all that is due now in this project. On a simulated clock, also wait for the jobs that it started and for what follows of them."""
     now = ws.clock.now()
     _publish(ws)
@@ -117,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"tidemill: {error}\n")
         return 1
     start_logging(ws.settings.log_level)
-    stopping = threading.Event()
+    stopping = StopSignal()
     on_stop(stopping.set)
     if options.supervised:
         follow_supervisor()
@@ -134,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _attend(ws: Workspace, stopping: threading.Event) -> datetime | None:
+def _attend(ws: Workspace, stopping: StopSignal) -> datetime | None:
     """Do what is due in a project, if anything; return when it next has something to do by itself."""
     try:
         if _something_to_do(ws):
@@ -277,7 +276,7 @@ def _note(ws: Workspace, tx: Connection, due: Due, *, outcome: str, message: str
     ws.record(tx, event, subject=f"rule:{due.rule.name}", reason=due.rule.reason, cause=rules.cause_of(due))
 
 
-def _wait_for_jobs(ws: Workspace, cursor: int, stop: threading.Event | None) -> bool:
+def _wait_for_jobs(ws: Workspace, cursor: int, stop: StopSignal | None) -> bool:
     """Wait for open jobs; return whether anything has happened that rules have not seen yet."""
 
     def quiet() -> bool:

@@ -19,7 +19,7 @@ from tidemill.catalog.jobs import Job, LeaseLost
 from tidemill.core.clock import elapsed, wall
 from tidemill.core.errors import TidemillError
 from tidemill.core.ids import ActorId, JobId
-from tidemill.core.process import follow_supervisor, on_stop, start_logging
+from tidemill.core.process import StopSignal, follow_supervisor, on_stop, start_logging
 from tidemill.govern.actors import read_actor
 from tidemill.govern.workspace import Workspace, open_workspace
 from tidemill.pipelines.engine import run_pipeline
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"tidemill: {error}\n")
         return 1
     start_logging(ws.settings.log_level)
-    stopping = threading.Event()
+    stopping = StopSignal()
     on_stop(stopping.set)
     if options.supervised:
         follow_supervisor()

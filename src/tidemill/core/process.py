@@ -5,10 +5,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from tidemill.core.codec import encode_text
+
+STOP_LOOK_S = 0.2
 
 
 class _JsonLines(logging.Formatter):
@@ -32,6 +35,30 @@ def start_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("alembic", "sqlalchemy", "uvicorn.access", "botocore"):
         logging.getLogger(noisy).setLevel("WARNING")
+
+
+class StopSignal:
+    """Whether somebody has asked this process to end.
+
+    Not a threading.Event: its lock may be held by the very thread that a signal interrupts, and `set` would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def set(self) -> None:
+        """Ask for the end. Safe in a signal handler."""
+        self._asked = True
+
+    def is_set(self) -> bool:
+        return self._asked
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep for a while, less when the end is asked for; return whether it is."""
+        deadline = time.monotonic() + seconds
+        while not self._asked and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, STOP_LOOK_S))
+        return self._asked
 
 
 def on_stop(stop: Callable[[], None]) -> None:
