@@ -127,7 +127,7 @@ class SimulatedServer(LocalServer):
             waiting = self.next_due is not None and self.next_due <= now
             return at is not None and not waiting and not state["behind"] and not state["open_jobs"]
 
-        if not wait_until(settled, timeout_s=SETTLE_S, every_s=0.002, slowest_s=0.05):
+        if not wait_until(settled, timeout_s=SETTLE_S, every_s=0.002, slowest_s=0.02):
             raise Unavailable(f"the controller did not settle at {now} within {SETTLE_S:.0f} s; see {self.home / STATE_NAME / 'logs'}")
 
 
