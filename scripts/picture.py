@@ -1,6 +1,6 @@
 """Take the README's picture: the endpoint page of a demo's workspace, in a real Chromium.
 
-    python scripts/picture.py WORKSPACE docs/dashboard.png
+python scripts/picture.py WORKSPACE docs/dashboard.png
 """
 
 import sys
