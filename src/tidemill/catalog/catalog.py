@@ -122,8 +122,8 @@ def _readable(url: str) -> Iterator[None]:
             "disk is full": "the disk is full; free some space and try again, nothing was half-written",
             "disk I/O error": "the disk refused a read or write; check it and try again",
             "database is locked": "another process kept it locked for a minute; see who with: tidemill doctor",
-            "not a database": "the file is damaged; restore it with: tidemill restore",
-            "malformed": "the file is damaged; restore it with: tidemill restore",
+            "not a database": "the file is damaged; put a copy of it from before in its place",
+            "malformed": "the file is damaged; put a copy of it from before in its place",
             "connection failed": "the server cannot be reached",
             "server closed the connection": "the server went away",
         }

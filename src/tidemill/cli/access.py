@@ -67,7 +67,8 @@ def revoke(key_id: str, reason: str, home: Path | None, project: str | None, as_
 @click.argument("name")
 @click.option("--reason", default="", help="Why.")
 @workspace_options
-def project_(name: str, reason: str, home: Path | None, project: str | None) -> None:
+@json_option
+def project_(name: str, reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
     """Make project NAME."""
     create_project(opened(home, project), name, reason=reason)
-    click.echo(f"project {name} is there; use it with --project {name}")
+    emit({"project": name}, as_json=as_json, text=lambda: f"project {name} is there; use it with --project {name}")

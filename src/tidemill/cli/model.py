@@ -76,7 +76,8 @@ def history(name: str, home: Path | None, project: str | None, as_json: bool) ->
 @model.command()
 @click.argument("reference")
 @workspace_options
-def card(reference: str, home: Path | None, project: str | None) -> None:
+@json_option
+def card(reference: str, home: Path | None, project: str | None, as_json: bool) -> None:
     """Print the model card of a version."""
     ws = opened(home, project)
     found = aliases.read_version(ws, reference)
@@ -84,4 +85,5 @@ def card(reference: str, home: Path | None, project: str | None) -> None:
         raise NotFound(
             f"model {found.name}@{found.version} has no card; one is written when a pipeline registers a version with its checks"
         )
-    click.echo(ws.objects.get(found.card).decode())
+    text = ws.objects.get(found.card).decode()
+    emit({"model": found.name, "version": found.version, "card": text}, as_json=as_json, text=lambda: text)

@@ -15,6 +15,7 @@ from tidemill.govern.actors import OWNER
 from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace, open_workspace
 
 F = TypeVar("F", bound=Callable[..., Any])
+Branch = tuple[str, Sequence["Branch"]]
 
 
 def json_option(command: F) -> F:
@@ -23,7 +24,7 @@ def json_option(command: F) -> F:
 
 
 def workspace_options(command: F) -> F:
-    """Give a command --home and --project, and hand it the opened workspace as `ws`."""
+    """Give a command --home and --project, which `opened` takes."""
     command = click.option(
         "--home", type=click.Path(path_type=Path, file_okay=False), help="Workspace folder. Default: the one you are in."
     )(command)
@@ -31,8 +32,10 @@ def workspace_options(command: F) -> F:
 
 
 def opened(home: Path | None, project: str | None, *, actor: ActorId = OWNER) -> Workspace:
-    """Open the workspace that a command's options name."""
-    return open_workspace(home or find_home(), actor=actor, project=project or caller_environment().get("project", DEFAULT_PROJECT))
+    """Open the workspace that a command's options name; it is closed when the command has ended."""
+    found = open_workspace(home or find_home(), actor=actor, project=project or caller_environment().get("project", DEFAULT_PROJECT))
+    click.get_current_context().call_on_close(found.close)
+    return found
 
 
 def emit(value: Any, *, as_json: bool, text: Callable[[], str]) -> None:
@@ -53,6 +56,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str =
         return "  ".join(parts).rstrip()
 
     return "\n".join([line(list(columns)), line(["-" * width for width in widths]), *map(line, cells)])
+
+
+def tree(branch: Branch) -> str:
+    """Return a branch with all below it as lines, drawn as a tree."""
+    head, below = branch
+    lines = [head]
+    for number, each in enumerate(below):
+        last = number == len(below) - 1
+        first, *rest = tree(each).splitlines() or [""]
+        lines.append(f"{'└' if last else '├'}─ {first}")
+        lines += [f"{' ' if last else '│'}  {line}" for line in rest]
+    return "\n".join(lines)
 
 
 def cell(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -44,10 +45,12 @@ class ShownSetting(Value, frozen=True, kw_only=True):
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
-def init(folder: Path) -> None:
+@json_option
+def init(folder: Path, as_json: bool) -> None:
     """Make FOLDER a workspace, or bring an older one up to date."""
-    ws = init_workspace(folder)
-    click.echo(f"workspace {ws.home} is ready; serve it with: tidemill up" + ("" if folder == Path() else f" --home {folder}"))
+    with closing(init_workspace(folder)) as ws:
+        serve = "tidemill up" if folder == Path() else f"tidemill up --home {folder}"
+        emit({"home": str(ws.home)}, as_json=as_json, text=lambda: f"workspace {ws.home} is ready; serve it with: {serve}")
 
 
 @click.command()
@@ -104,7 +107,7 @@ def _disk(ws: Workspace) -> CheckResult:
 def _catalog(ws: Workspace) -> CheckResult:
     if ws.catalog.path is None:
         return CheckResult(name="catalog", verdict="pass", summary="PostgreSQL answers, its schema is this version's")
-    with sqlite3.connect(f"file:{ws.catalog.path}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{ws.catalog.path}?mode=ro", uri=True)) as connection:
         word = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     sound = word == "ok"
     return CheckResult(

@@ -4,6 +4,7 @@ Shadow, canary, blue-green, A/B and so on are plans of one mechanism: a list of 
 answers (0 is shadow: it scores but never answers) and what must be shown before the next one.
 """
 
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -94,3 +95,6 @@ def shadow_canary_plan(
 def blue_green_plan(*, hold: timedelta = timedelta(0)) -> RolloutPlan:
     """Switch all answers at once; stay ready to switch back for `hold`."""
     return RolloutPlan(policy="blue-green", stages=(Stage(share=1.0, hold=hold),), margin=None)
+
+
+POLICIES: Mapping[str, Callable[[], RolloutPlan]] = {"canary": canary_plan, "shadow": shadow_canary_plan, "blue-green": blue_green_plan}

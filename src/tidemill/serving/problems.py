@@ -36,7 +36,7 @@ class SourceNotFound(NotFound):
         has = ", ".join(sorted(known)[:20]) or "none"
         super().__init__(
             f"no feature view takes events of {name!r} (there are views over: {has}); "
-            "expected the dataset that a view names as its source; apply one with the SDK: features.apply"
+            "expected the dataset that a view names as its source; apply one with: tidemill features apply MODULE:NAME"
         )
 
 

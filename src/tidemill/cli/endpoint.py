@@ -1,0 +1,137 @@
+"""`tidemill endpoint`: names that callers use, what answers behind them, and how that changes."""
+
+from pathlib import Path
+
+import click
+
+from tidemill.cli.show import emit, json_option, opened, table, workspace_options
+from tidemill.core.codec import decode
+from tidemill.deploy import endpoints, rollouts
+from tidemill.deploy.endpoints import Endpoint, Route
+from tidemill.deploy.plans import POLICIES, RolloutPlan
+
+
+@click.group()
+def endpoint() -> None:
+    """Endpoints: names that callers use, with model versions behind them."""
+
+
+@endpoint.command("list")
+@workspace_options
+@json_option
+def list_(home: Path | None, project: str | None, as_json: bool) -> None:
+    """List endpoints with who answers now."""
+    found = endpoints.list_endpoints(opened(home, project))
+    columns = ("endpoint", "model", "answers", "scores along", "sticky by", "made")
+    rows = [(e.name, e.model, _shares(e.route), " ".join(e.route.shadows) or None, e.sticky_by, e.created_at) for e in found]
+    emit(found, as_json=as_json, text=lambda: table(columns, rows))
+
+
+@endpoint.command()
+@click.argument("name")
+@workspace_options
+@json_option
+def show(name: str, home: Path | None, project: str | None, as_json: bool) -> None:
+    """Show who answers behind NAME, and every route that it had."""
+    ws = opened(home, project)
+    found, spans = endpoints.read_endpoint(ws, name), endpoints.route_history(ws, name)
+    columns = ("from", "to", "answers", "scores along", "by", "reason")
+    rows = [(s.valid_from, s.valid_to, _shares(s.route), " ".join(s.route.shadows) or None, s.actor, s.reason) for s in spans]
+    emit({"endpoint": found, "routes": spans}, as_json=as_json, text=lambda: f"{_head(found)}\n\n{table(columns, rows)}")
+
+
+@endpoint.command()
+@click.argument("name")
+@click.argument("model")
+@click.option("--sticky-by", help="Column whose value decides which variant answers. Default: each prediction for itself.")
+@click.option("--benchmark", help="A version that scores everything along and never answers: the yardstick.")
+@click.option("--reason", default="", help="Why.")
+@workspace_options
+@json_option
+def create(
+    name: str, model: str, sticky_by: str | None, benchmark: str | None, reason: str, home: Path | None, project: str | None, as_json: bool
+) -> None:
+    """Make endpoint NAME, answered by MODEL (NAME@VERSION or NAME@ALIAS)."""
+    made = endpoints.create_endpoint(opened(home, project), name, model, sticky_by=sticky_by, benchmark=benchmark, reason=reason)
+    emit(made, as_json=as_json, text=lambda: f"{_head(made)}\nask it with: POST /predict/{name}")
+
+
+@endpoint.command()
+@click.argument("name")
+@click.argument("model")
+@click.option("--policy", type=click.Choice(sorted(POLICIES)), default="canary", show_default=True, help="How the challenger takes over.")
+@click.option("--plan", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A plan of your own, as a JSON file.")
+@click.option("--reason", default="", help="Why.")
+@click.option("--override", is_flag=True, help="Even though its checks failed; approvers only, with a reason.")
+@workspace_options
+@json_option
+def rollout(
+    name: str,
+    model: str,
+    policy: str,
+    plan: Path | None,
+    reason: str,
+    override: bool,
+    home: Path | None,
+    project: str | None,
+    as_json: bool,
+) -> None:
+    """Set MODEL (NAME@VERSION or NAME@ALIAS) against the version that leads endpoint NAME."""
+    chosen = decode(plan.read_bytes(), RolloutPlan, what=str(plan)) if plan is not None else POLICIES[policy]()
+    made = rollouts.start_rollout(opened(home, project), name, model, plan=chosen, reason=reason, override=override)
+    stages = ", ".join(f"{stage.share:.0%}" for stage in chosen.stages)
+    text = f"{made.challenger.name} is set against {made.champion.name} of {name}: {chosen.policy}, by stages of {stages}"
+    emit(made, as_json=as_json, text=lambda: text)
+
+
+@endpoint.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="Why.")
+@workspace_options
+@json_option
+def rollback(name: str, reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
+    """Take the newest change of NAME back: end a running rollout, else return to the version that led before."""
+    found = rollouts.roll_back(opened(home, project), name, reason=reason)
+    emit(found, as_json=as_json, text=lambda: f"endpoint {name} is answered by {_shares(found.route)} now")
+
+
+@endpoint.command("rollouts")
+@click.argument("name", required=False)
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@workspace_options
+@json_option
+def rollouts_(name: str | None, limit: int, home: Path | None, project: str | None, as_json: bool) -> None:
+    """List rollouts, of endpoint NAME or of all, newest first."""
+    found = rollouts.list_rollouts(opened(home, project), endpoint=name, limit=limit)
+    columns = ("endpoint", "challenger", "champion", "policy", "stage", "state", "started", "ended", "answers", "why")
+    rows = [
+        (
+            r.endpoint,
+            r.challenger.name,
+            r.champion.name,
+            r.plan.policy,
+            f"{r.stage + 1} of {len(r.plan.stages)}",
+            r.state,
+            r.started_at,
+            r.ended_at,
+            r.seen.touched if r.seen else None,
+            r.reason,
+        )
+        for r in found
+    ]
+    emit(found, as_json=as_json, text=lambda: table(columns, rows))
+
+
+def _head(found: Endpoint) -> str:
+    lines = [f"endpoint {found.name} of model {found.model}, answered by {_shares(found.route)}"]
+    if found.route.shadows:
+        lines.append(f"score along: {', '.join(found.route.shadows)}")
+    if found.benchmark:
+        lines.append(f"yardstick: {found.benchmark.name}")
+    if found.sticky_by:
+        lines.append(f"sticky by: {found.sticky_by}")
+    return "\n".join(lines)
+
+
+def _shares(route: Route) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in route.shares.items() if share > 0)
