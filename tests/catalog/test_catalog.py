@@ -133,7 +133,7 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "catalog.db").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(Unavailable, match="the file is damaged; restore it"):
+    with pytest.raises(Unavailable, match="the file is damaged; put a copy of it from before in its place"):
         open_catalog("sqlite:catalog.db", tmp_path)
 
 

@@ -188,7 +188,8 @@ class MonitorNotFound(NotFound):
     def __init__(self, name: str, known: Sequence[str]) -> None:
         self.name, self.known = name, tuple(known)
         super().__init__(
-            f"there is no monitor {name!r} (there are: {', '.join(known) or 'none'}); make it with the SDK: client.monitors.set(MonitorSpec(...))"
+            f"there is no monitor {name!r} (there are: {', '.join(known) or 'none'}); "
+            "make it with the SDK: client.monitors.set(MonitorSpec(...))"
         )
 
 
