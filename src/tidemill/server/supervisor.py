@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -19,7 +18,7 @@ from typing import IO
 from tidemill.core.clock import elapsed, wait_until
 from tidemill.core.codec import decode, encode
 from tidemill.core.errors import Conflict, Invalid, NotPermitted, Unavailable
-from tidemill.core.process import lives
+from tidemill.core.process import StopSignal, lives
 from tidemill.core.settings import STATE_NAME, Loaded, Settings, as_environment, child_environment
 from tidemill.core.values import Value
 
@@ -102,7 +101,7 @@ class Supervisor:
         self.home, self.loaded, self.settings, self.say = home, loaded, loaded.settings, say
         self.state = home / STATE_NAME
         self.run_folder = self.state / "run"
-        self.stopping = threading.Event()
+        self.stopping = StopSignal()
         self.lock: IO[bytes] | None = None
         self.sockets: list[socket.socket] = []
         self.children: list[Child] = []
