@@ -1,12 +1,13 @@
 """The point-in-time join against brute force, and what it refuses."""
 
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.features import worlds
@@ -57,6 +58,8 @@ def test_events_after_a_row_do_not_reach_it(events: list[dict[str, Any]], rows: 
 
 @pytest.mark.slow
 @given(worlds.event_rows(keys=True, corrections=False), st.randoms(use_true_random=False))
+@example([worlds.event("F1", delay=0.0), worlds.event("F2", delay=-0.0)], Random(1))
+@example([worlds.event("F1", delay=-0.0), worlds.event("F2", delay=0.0)], Random(1))
 def test_the_order_in_which_keyed_events_lie_changes_no_bit(events: list[dict[str, Any]], random: Any) -> None:
     rows = worlds.entity_table([(origin, 1, minute) for origin in ("EWR", "JFK") for minute in range(0, 50, 5)])
     shuffled = list(events)

@@ -57,6 +57,11 @@ def event_rows(draw: st.DrawFn, *, keys: bool, corrections: bool = True, max_siz
     return rows
 
 
+def event(flight: str, *, delay: float) -> dict[str, Any]:
+    """One landing of a minute after the start."""
+    return {"origin": "EWR", "gate": 1, "landed_at": START + MINUTE, "flight": flight, "delay": delay, "late": False, "plane": "A320"}
+
+
 def events_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=EVENTS)
 

@@ -31,7 +31,7 @@ def summarise(function: AggregateFunction, values: Floats | None, starts: Ints, 
         limit = np.inf if function == "min" else -np.inf
         reduce = np.minimum if function == "min" else np.maximum
         found = _reduce_spans(reduce, values if whole else np.where(present, values, limit), starts, ends)
-        return np.where(counts > 0, found, np.nan)
+        return np.where(counts > 0, found + 0.0, np.nan)  # (no negative zero: which of two zeros came first is not to matter)
     sums = _sums(values if whole else np.where(present, values, 0.0), starts, ends)
     if function == "sum":
         return sums
