@@ -80,3 +80,11 @@ def test_a_card_is_kept_with_its_version(ws: Workspace) -> None:
     assert version.card is not None
     assert read_version(ws, "delay@1") == version
     assert ws.objects.get(version.card) == b"# delay\n"
+
+
+def test_a_metric_that_is_no_number_is_refused(ws: Workspace) -> None:
+    with pytest.raises(
+        Invalid, match=r"metrics of model 'delay' are no finite numbers: {'auc': nan}; leave out what could not be measured"
+    ):
+        world.model(ws, metrics={"auc": float("nan"), "brier": 0.1})
+    assert list_models(ws) == []

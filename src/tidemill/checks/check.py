@@ -3,6 +3,7 @@
 Whoever asks the question computes the numbers and the verdict; this module gives them a shape and keeps them.
 """
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -13,8 +14,9 @@ from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
 from tidemill.catalog.schema import METADATA, Moment, Text
 from tidemill.core.codec import canonical, decode
+from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest, EventId, new_id
-from tidemill.core.values import Json, Value, field
+from tidemill.core.values import Json, Value, field, replace
 from tidemill.govern.workspace import Workspace
 
 Verdict = Literal["pass", "warn", "fail"]
@@ -49,6 +51,11 @@ class Evidence(Value, frozen=True, kw_only=True):
     thresholds: dict[str, float] = field(default_factory=dict)
     tables: tuple[EvidenceTable, ...] = ()
     sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON has no such numbers: written, the evidence could not be read again.
+        if odd := [key for numbers in (self.values, self.thresholds) for key, value in numbers.items() if not math.isfinite(value)]:
+            raise Invalid(f"evidence {', '.join(odd)} is no finite number; leave out what could not be measured, and say so in the summary")
 
 
 class CheckResult(Value, frozen=True, kw_only=True):
@@ -87,15 +94,27 @@ def record_checks(
 ) -> list[CheckRecord]:
     """Keep results as artifacts tied to the node that they judged."""
     ws.require("checks.write", subject)
+    records = keep_results(ws, subject, results)
+    with ws.catalog.transaction() as tx:
+        write_judgement(ws, tx, subject, records, reason=reason, cause=cause)
+    return records
+
+
+def keep_results(ws: Workspace, subject: str, results: Sequence[CheckResult]) -> list[CheckRecord]:
+    """Put results into the object store and return the records that are to be written of them."""
     at = ws.clock.now()
-    records = [
+    return [
         CheckRecord(id=new_id(), subject=subject, result=result, artifact=ws.objects.put(canonical(result)), at=at) for result in results
     ]
-    with ws.catalog.transaction() as tx:
-        write_checks(tx, ws.project, records)
-        verdicts = {record.result.name: record.result.verdict for record in records}
-        ws.record(tx, ChecksRecorded(verdicts=verdicts), subject=subject, reason=reason, cause=cause)
-    return records
+
+
+def write_judgement(
+    ws: Workspace, tx: Connection, subject: str, records: Sequence[CheckRecord], *, reason: str = "", cause: EventId | None = None
+) -> None:
+    """Write records of one subject with their lineage and event, in the caller's transaction."""
+    write_checks(tx, ws.project, [replace(record, subject=subject) for record in records])
+    verdicts = {record.result.name: record.result.verdict for record in records}
+    ws.record(tx, ChecksRecorded(verdicts=verdicts), subject=subject, reason=reason, cause=cause)
 
 
 def write_checks(tx: Connection, project: str, records: Sequence[CheckRecord]) -> None:

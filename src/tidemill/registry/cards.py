@@ -1,6 +1,7 @@
 """Model cards, written from the record: each number comes from a check's evidence. In the form that Hugging Face reads."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
@@ -9,18 +10,12 @@ from tidemill.core.signature import ModelSpec
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.versions import ModelVersion, attach_card, read_spec
 
+TASK = "tabular-classification"
 _CARD = """\
 ---
 library_name: tidemill
-pipeline_tag: tabular-classification
-model-index:
-- name: {{ version.name }}
-  results:
-{%- for key, value in version.metrics.items() %}
-  - task: {type: tabular-classification}
-    metrics:
-    - {type: {{ key }}, value: {{ "%.6g" % value }}}
-{%- endfor %}
+pipeline_tag: {{ task }}
+model-index: {{ index | tojson }}
 ---
 # {{ version.name }}, version {{ version.version }}
 
@@ -40,15 +35,15 @@ model-index:
 | check | verdict | what was found |
 |---|---|---|
 {%- for check in checks %}
-| {{ check.name }} | {{ check.verdict }} | {{ check.summary }} |
+| {{ check.name | cell }} | {{ check.verdict }} | {{ check.summary | cell }} |
 {%- endfor %}
 {% for check in checks %}{% for table in check.evidence.tables %}
 ### {{ check.name }}: {{ table.title }}
 
-| {{ table.columns | join(" | ") }} |
+| {{ table.columns | map("cell") | join(" | ") }} |
 |{{ "---|" * table.columns | length }}
 {%- for row in table.rows %}
-| {% for value in row %}{{ "%.4f" % value if value is float else value }}{{ " | " if not loop.last }}{% endfor %} |
+| {% for value in row %}{{ value | cell }}{{ " | " if not loop.last }}{% endfor %} |
 {%- endfor %}
 {% endfor %}{% endfor %}
 ## What it takes
@@ -89,5 +84,30 @@ def render_card(
     limits: str = "",
 ) -> str:
     """Return the card as Markdown. What has no record says so."""
-    template = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True).from_string(_CARD)
-    return template.render(version=version, spec=spec, checks=checks, sources=sources, purpose=purpose, limits=limits)
+    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    environment.filters["cell"] = _cell
+    return environment.from_string(_CARD).render(
+        version=version,
+        spec=spec,
+        checks=checks,
+        sources=sources,
+        purpose=purpose,
+        limits=limits,
+        task=TASK,
+        index=_index(version, sources),
+    )
+
+
+def _index(version: ModelVersion, sources: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the metrics in the form of Hugging Face's model-index (JSON is YAML, too)."""
+    metrics = [{"type": key, "value": float(f"{value:.6g}")} for key, value in version.metrics.items()]
+    if not metrics:
+        return []
+    dataset = {"type": "tabular", "name": ", ".join(sources) or "no record"}
+    return [{"name": version.name, "results": [{"task": {"type": TASK}, "dataset": dataset, "metrics": metrics}]}]
+
+
+def _cell(value: object) -> str:
+    """Return a value as the text of one cell: a bar or a line's end in it would end the cell."""
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return text.replace("\n", " ").replace("|", "\\|")

@@ -1,5 +1,6 @@
 """Registered models and their versions: a name, then immutable bundles with where they came from. Owns their tables."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -9,9 +10,9 @@ from sqlalchemy import BigInteger, Column, Connection, Index, Integer, PrimaryKe
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, insert_new
-from tidemill.checks.check import CheckResult, Verdict, overall, record_checks
+from tidemill.checks.check import CheckResult, Verdict, keep_results, overall, write_judgement
 from tidemill.core.codec import decode
-from tidemill.core.errors import NotFound
+from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.ids import Digest, EventId, ModelName, RunId, check_name
 from tidemill.core.signature import SPEC_FILE, ModelSpec
 from tidemill.core.values import Value, replace
@@ -114,13 +115,15 @@ def register(
     """Make a version of a bundle: a stored tree with a model.json. sources are lineage nodes that it came of, besides the run.
 
     A version whose checks failed is kept, with its evidence, but cannot become an alias without an approver's override.
-    Raises Invalid when the bundle has no readable model.json.
+    Raises Invalid when the bundle has no readable model.json, or a metric is no finite number.
     """
     ws.require("registry.write", name)
     check_name(name, "model")
+    if odd := {key: value for key, value in (metrics or {}).items() if not math.isfinite(value)}:
+        raise Invalid(f"metrics of model {name!r} are no finite numbers: {odd}; leave out what could not be measured")
     tree = read_tree(ws.objects, bundle)
     spec = read_spec(ws, bundle)
-    now = ws.clock.now()
+    now, kept = ws.clock.now(), keep_results(ws, f"model:{name}", checks)
     with ws.catalog.transaction() as tx:
         row = {"project": ws.project, "name": name, "description": description, "owner": ws.actor.id, "created_at": now}
         insert_new(tx, MODELS, [row])
@@ -136,8 +139,8 @@ def register(
             link(tx, ws.project, source=source, target=made.node, relation="made", at=now)
         event = ModelRegistered(name=made.name, version=made.version, bundle=bundle, verdict=made.verdict, tags=made.tags)
         ws.record(tx, event, subject=f"model:{name}", reason=reason, cause=cause)
-    if checks:
-        record_checks(ws, made.node, checks, reason="registration")
+        if kept:
+            write_judgement(ws, tx, made.node, kept, reason="registration")
     return made
 
 
