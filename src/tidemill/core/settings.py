@@ -157,7 +157,7 @@ def mask(url: str) -> str:
 def nearest(word: str, known: list[str]) -> str:
     """Return `; did you mean X?` for the closest known word, or the list of them."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(sorted(known))}"
+    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(sorted(known)) or 'none'}"
 
 
 def _file_values(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tidemill.registry.aliases import read_version
 from tidemill.registry.versions import ModelVersion
 from tidemill.serving.config import endpoint_key
 from tidemill.serving.history import JournaledPrediction, find_prediction, read_labels
-from tidemill.tracking.runs import Run, read_run
+from tidemill.tracking.runs import Run, list_runs, read_run
 
 RELEASE_KINDS = ("endpoint.created", "rollout.started", "rollout.advanced", "rollout.ended", "endpoint.routed")
 
@@ -49,8 +49,10 @@ def trace(ws: Workspace, prediction_id: str, *, endpoint: str | None = None) -> 
     with ws.catalog.reading() as tx:
         edges = walk(tx, ws.project, model.node)
         events = read_events(tx, ws.project, subject=f"endpoint:{name}", kinds=RELEASE_KINDS, until=found.at, limit=None)
-    nodes = list(dict.fromkeys(node for edge in edges for node in (edge.target, edge.source)))
-    runs = _training_runs(ws, nodes)
+    runs = _training_runs(ws, model)
+    # Equal artifacts are one node, so that the whole graph leads into other trainings too: the way back keeps to this one.
+    kept = _near(edges, {model.node, *(run.node for run in runs)})
+    sources = list(dict.fromkeys(edge.source for edge in kept))
     return Trace(
         prediction=found,
         label=_label(ws, prediction_id),
@@ -58,20 +60,30 @@ def trace(ws: Workspace, prediction_id: str, *, endpoint: str | None = None) -> 
         checks=tuple(list_checks(ws, model.node)),
         runs=runs,
         code=next((run.tags["code"] for run in runs if "code" in run.tags), None),
-        datasets=tuple(read_dataset(ws, _reference(node)) for node in nodes if node.startswith("dataset:")),
-        features=tuple(_reference(node) for node in nodes if node.startswith(("service:", "view:"))),
-        lineage=tuple(edges),
+        datasets=tuple(read_dataset(ws, _reference(node)) for node in sources if node.startswith("dataset:")),
+        features=tuple(_reference(node) for node in sources if node.startswith(("service:", "view:"))),
+        lineage=kept,
         route=_route_at(ws, name, found.at),
         release=_release(events, model.version),
     )
 
 
-def _training_runs(ws: Workspace, nodes: list[str]) -> tuple[Run, ...]:
-    runs = [read_run(ws, _reference(node)) for node in nodes if node.startswith("run:")]
-    parents = dict.fromkeys(run.parent for run in runs if run.parent is not None)
-    known = {run.id for run in runs}
-    whole = [read_run(ws, parent) for parent in parents if parent not in known]
-    return tuple(sorted([*whole, *runs], key=lambda run: (run.kind != "pipeline", run.started_at, run.id)))
+def _training_runs(ws: Workspace, model: ModelVersion) -> tuple[Run, ...]:
+    """Return the pipeline run that a model came of and its steps in their order, or the one run that registered it."""
+    if model.run is None:
+        return ()
+    own = read_run(ws, model.run)
+    if own.parent is None:
+        return (own,)
+    steps = list_runs(ws, parent=own.parent, limit=1000)
+    return (read_run(ws, own.parent), *sorted(steps, key=lambda run: (run.started_at, run.id)))
+
+
+def _near(edges: Sequence[Edge], nodes: set[str]) -> tuple[Edge, ...]:
+    """Return the edges into these nodes, and into the feature services and views that lead there."""
+    found = [edge for edge in edges if edge.target in nodes]
+    features = {edge.source for edge in found if edge.source.startswith("service:")}
+    return (*found, *(edge for edge in edges if edge.target in features and edge.target not in nodes))
 
 
 def _route_at(ws: Workspace, endpoint: str, at: datetime) -> RouteSpan | None:
