@@ -4,6 +4,7 @@ import pytest
 
 from tests import world
 from tidemill.catalog.lineage import walk
+from tidemill.core.errors import Invalid
 from tidemill.core.ids import RunId, new_run_id
 from tidemill.govern.audit import list_events
 from tidemill.govern.roles import ActionRefused
@@ -81,6 +82,13 @@ def test_an_unknown_run_is_told_so(ws: Workspace) -> None:
         read_run(ws, "nope")
     with pytest.raises(RunNotFound, match="there is no run"):
         log_metrics(ws, RunId("nope"), {"x": 1})
+
+
+def test_a_metric_that_is_no_number_is_told_so_and_nothing_is_logged(any_ws: Workspace) -> None:
+    run = start_run(any_ws, "delay", name="r")
+    with pytest.raises(Invalid, match=r"metric 'loss' of run .* is NaN at step 2; log a number"):
+        log_metrics(any_ws, run.id, [Metric(key="auc", value=0.7), Metric(key="loss", value=float("nan"), step=2)])
+    assert read_run(any_ws, run.id).metrics == {}
 
 
 def test_a_viewer_may_look_and_not_log(ws: Workspace) -> None:

@@ -1,4 +1,7 @@
-"""How a function's result, or the exception that it raised, travels back from another process."""
+"""How a function's result, or the exception that it raised, travels back from another process.
+
+Pickle, and only between a caller and workers that it started itself, over pipes of their own: nothing stored or received is unpickled.
+"""
 
 import pickle
 import traceback

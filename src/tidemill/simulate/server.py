@@ -40,7 +40,7 @@ class LocalServer:
     def __enter__(self) -> Client:
         try:
             return self.start()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: processes that were started must not outlive a block that was never entered
             self.stop()
             raise
 

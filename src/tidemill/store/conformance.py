@@ -36,11 +36,11 @@ class StoreConformance:
 
     @pytest.fixture
     def store_url(self) -> str:
-        raise NotImplementedError("a conformance test gives the fixture store_url")
+        pytest.fail("a conformance test gives the fixture store_url")
 
     @pytest.fixture
     def damage(self) -> Callable[[Digest], None]:
-        raise NotImplementedError("a conformance test gives the fixture damage")
+        pytest.fail("a conformance test gives the fixture damage")
 
     @pytest.fixture
     def store(self, store_url: str, tmp_path: Path) -> ObjectStore:
@@ -184,7 +184,7 @@ class OnlineConformance:
 
     @pytest.fixture
     def online_url(self) -> str:
-        raise NotImplementedError("a conformance test gives the fixture online_url")
+        pytest.fail("a conformance test gives the fixture online_url")
 
     @pytest.fixture
     def online(self, online_url: str) -> Iterator[OnlineStore]:

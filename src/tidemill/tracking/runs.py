@@ -1,5 +1,6 @@
 """Runs: one execution of anything, with params written once, metrics, tags and artifacts. Owns their tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from sqlalchemy import BigInteger, Column, Connection, Float, Index, PrimaryKeyC
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
 from tidemill.catalog.schema import METADATA, Moment, Text, insert_new, upsert
-from tidemill.core.errors import Conflict, NotFound
+from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import Digest, EventId, RunId, new_run_id
 from tidemill.core.values import Value, field
 from tidemill.govern.workspace import Workspace
@@ -187,6 +188,11 @@ def log_metrics(ws: Workspace, run: RunId, metrics: Sequence[Metric] | Mapping[s
     ws.require("tracking.write", run)
     now = ws.clock.now()
     points = [Metric(key=key, value=float(value)) for key, value in metrics.items()] if isinstance(metrics, Mapping) else list(metrics)
+    for point in points:
+        if math.isnan(point.value):
+            raise Invalid(
+                f"metric {point.key!r} of run {run} is NaN at step {point.step}; log a number, or leave the point out; nothing was logged"
+            )
     with ws.catalog.transaction() as tx:
         _check_there(tx, ws.project, run)
         mine = (METRIC_POINTS.c.project == ws.project) & (METRIC_POINTS.c.run == run)
