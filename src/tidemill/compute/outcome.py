@@ -1,6 +1,7 @@
 """How a function's result, or the exception that it raised, travels back from another process.
 
-Pickle, and only between a caller and workers that it started itself, over pipes of their own: nothing stored or received is unpickled.
+Pickle, and only between a caller and the workers of its own executor (processes that it started, or the Ray cluster that it was
+pointed at, which is trusted as such): nothing out of a store, a request or a model is unpickled.
 """
 
 import pickle
