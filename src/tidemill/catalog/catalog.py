@@ -1,8 +1,9 @@
 """The catalog: one database behind two engines, opened by URL. Owns connections and transactions, no noun's SQL."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from tidemill.catalog.writer import GroupWriter
 from tidemill.core.errors import ExtraMissing, Invalid, Unavailable
 from tidemill.core.settings import mask
 
@@ -21,7 +23,8 @@ READERS = 8
 class Catalog:
     """Transactions on one database. Safe from several threads and processes; open it anew in a forked child.
 
-    On SQLite a process has one writing connection: threads queue for it, so that processes, not threads, contend for the file's lock.
+    On SQLite a process has one writing connection: threads queue for it, so that processes, not threads, contend for the file's
+    lock, and those that queue are committed together.
     """
 
     def __init__(self, url: str, *, folder: Path) -> None:
@@ -31,9 +34,11 @@ class Catalog:
         if kind == "sqlite" and rest:
             self.path: Path | None = (folder / rest).resolve()
             self._writer, self._reader = _sqlite_engines(self.path)
+            self._group: GroupWriter | None = GroupWriter(self._writer, patiently=_patiently, patience_s=BUSY_S)
         elif kind in ("postgresql", "postgres"):
             self.path = None
             self._writer = self._reader = _postgres_engine(url)
+            self._group = None  # the server gathers the commits of its connections itself
         else:
             raise Invalid(f"catalog {mask(url)!r} is not known; expected sqlite:FILE or postgresql://USER:PASSWORD@HOST/NAME")
 
@@ -44,7 +49,7 @@ class Catalog:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Yield a connection whose writes all happen or none. Waits its turn; raises Unavailable when that never comes."""
-        with _readable(self.url), self._writer.begin() as connection:
+        with _readable(self.url), self._group.transaction() if self._group else self._writer.begin() as connection:
             yield connection
 
     @contextmanager
@@ -55,14 +60,17 @@ class Catalog:
 
     def close(self) -> None:
         """Give all connections back."""
+        if self._group:
+            self._group.close()
         self._writer.dispose()
         self._reader.dispose()
 
 
 def _sqlite_engines(path: Path) -> tuple[Engine, Engine]:
-    def engine(begin: str, size: int) -> Engine:
+    def engine(size: int, **options: Any) -> Engine:
         made = create_engine(
             f"sqlite:///{path}",
+            **options,
             poolclass=QueuePool,
             pool_size=size,
             max_overflow=0,
@@ -70,25 +78,32 @@ def _sqlite_engines(path: Path) -> tuple[Engine, Engine]:
             connect_args={"timeout": 0.25, "check_same_thread": False, "isolation_level": None},
         )
         event.listen(made, "connect", _prepare_sqlite)
-        event.listen(made, "begin", lambda connection: _begin_sqlite(connection, begin))
         return made
 
-    return engine("BEGIN IMMEDIATE", 1), engine("BEGIN", READERS)
+    readers = engine(READERS)
+    event.listen(readers, "begin", _begin_reading)
+    return engine(1, isolation_level="AUTOCOMMIT"), readers  # the group writer begins and commits by itself
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000", "temp_store=MEMORY"):
-        _patiently(lambda pragma=pragma: cursor.execute(f"PRAGMA {pragma}"))
+        _patiently(partial(cursor.execute, f"PRAGMA {pragma}"))
     cursor.close()
 
 
-def _begin_sqlite(connection: Connection, begin: str) -> None:
-    # Nothing has been done yet when BEGIN is refused, so it may be tried again without harm.
-    _patiently(lambda: connection.exec_driver_sql(begin))
+def _begin_reading(connection: Connection) -> None:
+    _patiently(lambda: connection.exec_driver_sql("BEGIN"))
 
 
-def _patiently(act: Any) -> None:
+def _patiently(act: Callable[[], object]) -> None:
+    """Do something that a busy database refuses before anything was done, until it no longer refuses."""
+    try:
+        act()  # mostly it goes at once
+        return
+    except (OperationalError, sqlite3.OperationalError) as error:
+        if not _is_busy(error):
+            raise
     for attempt in Retrying(
         retry=retry_if_exception(_is_busy), stop=stop_after_delay(BUSY_S), wait=wait_random_exponential(0.002, max=0.25), reraise=True
     ):
@@ -114,8 +129,9 @@ def _readable(url: str) -> Iterator[None]:
     """Turn the engine's word for an unreachable, full or read-only database into one sentence."""
     try:
         yield
-    except DBAPIError as error:
-        reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+    except (DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        reason = str(cause).strip().splitlines()[0]
         signs = {
             "unable to open database": "its folder is missing or not writable",
             "readonly database": "it is on a read-only disk or not owned by you; make the workspace folder writable",

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Index, PrimaryKeyConstraint, Table, func, insert, select, update
+from sqlalchemy import BigInteger, Column, Connection, Index, PrimaryKeyConstraint, Table, bindparam, func, insert, select, update
 
+from tidemill.catalog.prepared import Prepared
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, insert_new
 from tidemill.core.clock import micros
 from tidemill.core.codec import canonical, plain
@@ -42,6 +43,10 @@ HEADS = Table(
     Column("seq", BigInteger, nullable=False),
     Column("hash", Text, nullable=False),
 )
+
+_HEAD = Prepared(select(HEADS.c.seq, HEADS.c.hash).where(HEADS.c.project == bindparam("project")).with_for_update())
+_APPEND = Prepared(insert(EVENTS))
+_MOVE_HEAD = Prepared(update(HEADS).where(HEADS.c.project == bindparam("project")).values(seq=bindparam("seq"), hash=bindparam("hash")))
 
 
 class EventBody(Value, frozen=True, kw_only=True, tag_field="kind"):
@@ -87,15 +92,15 @@ def append(
     cause: EventId | None = None,
 ) -> EventId:
     """Write an event behind the last one of its project, in the caller's transaction."""
-    head = select(HEADS.c.seq, HEADS.c.hash).where(HEADS.c.project == project).with_for_update()
-    row = tx.execute(head).one_or_none()
-    if row is None:
+    named = {"project": project}
+    head = _HEAD.run(tx, named).fetchone()
+    if head is None:
         insert_new(tx, HEADS, [{"project": project, "seq": 0, "hash": GENESIS}])
-        row = tx.execute(head).one()
+        head = _HEAD.run(tx, named).fetchone()
     fields = plain(body)
     event = {
         "project": project,
-        "seq": row.seq + 1,
+        "seq": head[0] + 1,
         "id": EventId(new_id()),
         "at": at,
         "actor": actor,
@@ -104,11 +109,11 @@ def append(
         "reason": reason,
         "cause": cause,
         "body": fields,
-        "previous": row.hash,
+        "previous": head[1],
     }
     event["hash"] = _hash(event)
-    tx.execute(insert(EVENTS).values(event))
-    tx.execute(update(HEADS).where(HEADS.c.project == project).values(seq=event["seq"], hash=event["hash"]))
+    _APPEND.run(tx, {**event, "at": micros(at), "body": canonical(fields).decode()})
+    _MOVE_HEAD.run(tx, {"project": project, "seq": event["seq"], "hash": event["hash"]})
     return EventId(event["id"])
 
 
