@@ -13,13 +13,17 @@ from tidemill.core.settings import (
     NOT_SETTINGS,
     PREFIX,
     Settings,
+    announce_run,
     as_environment,
+    caller_environment,
+    child_environment,
     find_home,
     load_settings,
     mask,
     nearest,
     read_file,
     shown,
+    state_folder,
 )
 from tidemill.core.values import fields_of
 
@@ -160,3 +164,26 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 def test_the_nearest_word_is_offered() -> None:
     assert nearest("prot", ["port", "host"]) == "did you mean 'port'?"
     assert nearest("zzz", ["port", "host"]) == "known are: host, port"
+
+
+def test_a_run_is_announced_to_processes_that_start_later_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TIDEMILL_RUN", raising=False)
+    assert announce_run("a" * 32) is None
+    assert announce_run("b" * 32) == "a" * 32
+    assert child_environment()["TIDEMILL_RUN"] == "b" * 32
+    assert announce_run(None) == "b" * 32
+    assert "run" not in caller_environment()
+
+
+def test_an_empty_name_in_the_environment_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMILL_URL", "")
+    monkeypatch.setenv("TIDEMILL_PROJECT", "north")
+    assert {name: value for name, value in caller_environment().items() if name in ("url", "project")} == {"project": "north"}
+
+
+def test_the_state_of_a_user_lies_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert state_folder() == tmp_path
+    monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert state_folder() == tmp_path / "me" / ".local" / "state"

@@ -130,6 +130,11 @@ def wall() -> float:
     return time.time()
 
 
+def wall_micros() -> int:
+    """Return real microseconds since 1970: the time of a point that a running program logs."""
+    return time.time_ns() // 1000
+
+
 def elapsed() -> float:
     """Return seconds of a monotonic timer: differences of it are latencies."""
     return time.perf_counter()

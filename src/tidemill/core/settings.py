@@ -18,8 +18,9 @@ FILE_NAME = "tidemill.toml"
 STATE_NAME = ".tidemill"
 PREFIX = "TIDEMILL_"
 Origin = Literal["argument", "environment", "tidemill.toml", "default"]
-# Names in the environment that are not settings: where the workspace is, how a caller reaches a server.
-NOT_SETTINGS = frozenset({"HOME", "URL", "TOKEN", "PROJECT"})
+# Names in the environment that are not settings: where the workspace is, how a caller reaches a server, where code that runs logs to.
+CALLER = ("url", "token", "project", "offline", "run", "runs")
+NOT_SETTINGS = frozenset({"HOME", *(name.upper() for name in CALLER)})
 # Tables of tidemill.toml that declare things (views, endpoints, rules); their owners read them.
 DECLARATIONS = frozenset({"pipelines"})
 
@@ -120,8 +121,32 @@ def find_home(start: Path | None = None, *, environment: Mapping[str, str] | Non
 
 
 def caller_environment() -> dict[str, str]:
-    """Return what the environment says of reaching a server: url, token, project, as far as set."""
-    return {name: os.environ[PREFIX + name.upper()] for name in ("url", "token", "project") if PREFIX + name.upper() in os.environ}
+    """Return what the environment says to a caller, as far as set.
+
+    How a server is reached: url, token, project. Of the run that code logs to: offline (1: to files alone), run (the id that a
+    parent process announced), runs (the folder that files of runs lie in).
+    """
+    return {name: os.environ[PREFIX + name.upper()] for name in CALLER if os.environ.get(PREFIX + name.upper())}
+
+
+def announce_run(run: str | None) -> str | None:
+    """Tell processes that are started from now on which run they are part of (None: of none); return what was told before."""
+    name = f"{PREFIX}RUN"
+    before = os.environ.pop(name, None)
+    if run is not None:
+        os.environ[name] = run
+    return before
+
+
+def state_folder() -> Path:
+    """Return the folder in which programs keep the state of this user. Source: XDG Base Directory Specification 0.8."""
+    named = os.environ.get("XDG_STATE_HOME", "")
+    if Path(named).is_absolute():
+        return Path(named)
+    try:
+        return Path.home() / ".local" / "state"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(os.environ.get("TMPDIR") or "/tmp")
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
