@@ -1,7 +1,7 @@
 """Values to JSON and back, and the canonical JSON that digests are taken of."""
 
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -37,6 +37,25 @@ def decode(data: bytes | str, kind: type[T], *, what: str = "JSON") -> T:
         raise Invalid(f"{what} was not understood: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid(f"{what} is not valid JSON: {error}") from error
+
+
+class Reader(Generic[T]):
+    """Reads JSON as one type, over and over: made once, then cheaper than `decode`.
+
+    Lenient in what protobuf's JSON is lenient in: numbers may stand in quotes, "NaN" and "Infinity" among them.
+    """
+
+    def __init__(self, kind: type[T]) -> None:
+        self._decoder = msgspec.json.Decoder(kind, strict=False)
+
+    def read(self, data: bytes, *, what: str = "JSON") -> T:
+        """Return the value. Raises Invalid naming the path of the fault."""
+        try:
+            return self._decoder.decode(data)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"{what} was not understood: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(f"{what} is not valid JSON: {error}") from error
 
 
 def decode_any(data: bytes | str, *, what: str = "JSON") -> Any:

@@ -21,6 +21,7 @@ class Access:
 
     def __init__(self, ws: Workspace) -> None:
         self._ws = ws
+        self._projects: set[str] = set()  # seen in the catalog: a project is never removed, so none is asked for twice
 
     @property
     def settings(self) -> Settings:
@@ -33,8 +34,10 @@ class Access:
             actor = self._ws.actor
         else:
             actor = authenticate(self._ws.catalog, token, project=name, at=self._ws.clock.now())
-        with self._ws.catalog.reading() as tx:
-            check_project(tx, name)
+        if name not in self._projects:
+            with self._ws.catalog.reading() as tx:
+                check_project(tx, name)
+            self._projects.add(name)
         return self._ws.acting(actor, name)
 
     def scratch(self) -> Path:

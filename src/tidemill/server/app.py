@@ -1,4 +1,4 @@
-"""The control plane as one ASGI app: the native API, health, the dashboard."""
+"""The control plane as one ASGI app: the native API, MLflow's API, health, the dashboard."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +17,8 @@ from tidemill.govern.workspace import Workspace
 from tidemill.server.access import Access, BrowserGuard
 from tidemill.server.errors import problem_of, problem_response
 from tidemill.server.health import health_routes
+from tidemill.server.mlflow.app import MlflowApp
+from tidemill.server.mlflow.table import ENDPOINTS, STREAMS
 from tidemill.server.rest.endpoint import starlette_routes
 from tidemill.server.rest.openapi import document
 from tidemill.server.rest.status import VERSION
@@ -36,7 +38,8 @@ def create_app(ws: Workspace, *, hosts: Sequence[str] = ()) -> Starlette:
         *web_routes(access),
     ]
     guard = Middleware(BrowserGuard, hosts=tuple(hosts), check_hosts=ws.settings.authentication == "off")
-    app = Starlette(routes=routes, middleware=[Middleware(Edge), guard], exception_handlers={HTTPException: _told})
+    mlflow = Middleware(MlflowApp, access=access, endpoints=ENDPOINTS, streams=STREAMS)
+    app = Starlette(routes=routes, middleware=[Middleware(Edge), guard, mlflow], exception_handlers={HTTPException: _told})
     app.router.redirect_slashes = False
     return app
 
