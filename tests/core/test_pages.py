@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.core.pages import TokenRefused, page_token, question, read_token
+from tidemill.core.pages import TokenRefused, question, read_token, token_after
 
 json_values = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 
@@ -12,7 +12,7 @@ json_values = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floa
 @given(st.lists(json_values), st.text())
 def test_a_token_gives_back_the_position_that_it_was_made_of(position, asked):
     scope = question("runs", asked)
-    assert read_token(page_token(scope, *position), scope) == position
+    assert read_token(token_after(scope, *position), scope) == position
 
 
 @given(st.text(max_size=40))
@@ -22,6 +22,6 @@ def test_what_is_no_token_is_refused(text):
 
 
 def test_a_token_of_another_question_is_refused():
-    token = page_token(question("runs", "a = 1"), 5)
+    token = token_after(question("runs", "a = 1"), 5)
     with pytest.raises(TokenRefused, match="same filter, order and view"):
         read_token(token, question("runs", "a = 2"))

@@ -87,7 +87,14 @@ def _sqlite_engines(path: Path) -> tuple[Engine, Engine]:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000", "temp_store=MEMORY"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "cache_size=-16000",
+        "temp_store=MEMORY",
+        "case_sensitive_like=ON",
+    ):
         _patiently(partial(cursor.execute, f"PRAGMA {pragma}"))
     cursor.close()
 

@@ -34,7 +34,7 @@ def question(*asked: Any) -> str:
     return digest_value(list(asked))[:16]
 
 
-def page_token(scope: str, *position: Any) -> str:
+def token_after(scope: str, *position: Any) -> str:
     """Return the token for what comes behind a position (plain JSON values) in the answer to the question named scope."""
     return urlsafe_b64encode(encode([scope, *position])).decode()
 

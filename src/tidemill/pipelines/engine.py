@@ -19,7 +19,8 @@ from tidemill.pipelines.artifacts import Saved, load, save
 from tidemill.pipelines.fingerprint import code_digest
 from tidemill.pipelines.step import Node, Output, Pipeline, StepContext
 from tidemill.store.trees import put_tree
-from tidemill.tracking.runs import Run, end_run, log_metrics, set_tags, start_run
+from tidemill.tracking.batches import log_metrics, set_tags
+from tidemill.tracking.runs import Run, end_run, start_run
 
 # The tag of a pipeline run that names the tree of the project's Python files as they were.
 CODE = "code"

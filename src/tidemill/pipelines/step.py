@@ -12,7 +12,8 @@ from tidemill.core.errors import Invalid
 from tidemill.core.ids import EventId
 from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
-from tidemill.tracking.runs import Run, end_run, log_metrics, log_params, start_run
+from tidemill.tracking.batches import log_metrics, log_params
+from tidemill.tracking.runs import Run, end_run, start_run
 
 P = ParamSpec("P")
 R = TypeVar("R")

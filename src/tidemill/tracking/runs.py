@@ -1,27 +1,45 @@
-"""Runs: one execution of anything, with params written once, metrics, tags and artifacts. Owns their tables."""
+"""Runs: one execution of anything, with params written once, metrics, tags and artifacts. Owns their table."""
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, Column, Connection, Float, Index, PrimaryKeyConstraint, Table, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    bindparam,
+    select,
+    update,
+)
 
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
+from tidemill.catalog.prepared import Prepared
 from tidemill.catalog.schema import METADATA, Moment, Text, insert_new, upsert
-from tidemill.core.errors import Conflict, Invalid, NotFound
+from tidemill.core.clock import from_micros
+from tidemill.core.errors import Conflict, NotFound
 from tidemill.core.ids import Digest, EventId, RunId, new_run_id
 from tidemill.core.values import Value, field
 from tidemill.govern.workspace import Workspace
-from tidemill.tracking.experiments import EXPERIMENTS, write_experiment
+from tidemill.tracking import facts, points
+from tidemill.tracking.experiments import EXPERIMENTS, View, write_experiment
+from tidemill.tracking.points import Points
 
 RunKind = Literal["run", "pipeline", "step", "trial", "batch", "window"]
-RunStatus = Literal["running", "finished", "failed", "killed"]
+RunStatus = Literal["scheduled", "running", "finished", "failed", "killed"]
+OPEN: tuple[RunStatus, ...] = ("scheduled", "running")
 
 RUNS = Table(
     "runs",
     METADATA,
+    # The short number that a run's rows elsewhere go by; never told to anybody.
+    Column("no", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("project", Text, nullable=False),
     Column("id", Text, nullable=False),
     Column("experiment_id", BigInteger, nullable=False),
@@ -32,28 +50,12 @@ RUNS = Table(
     Column("actor", Text, nullable=False),
     Column("started_at", Moment, nullable=False),
     Column("ended_at", Moment),
+    Column("deleted_at", Moment),
     Column("message", Text, nullable=False),
-    PrimaryKeyConstraint("project", "id"),
-    Index("ix_runs_experiment", "project", "experiment_id", "started_at"),
+    UniqueConstraint("project", "id"),
+    Index("ix_runs_experiment", "project", "experiment_id", "deleted_at", "started_at", "id"),
     Index("ix_runs_parent", "project", "parent"),
 )
-
-
-def _by_key(name: str, *columns: Any, also_key: tuple[str, ...] = ()) -> Table:
-    """A table of what a run has under a key."""
-    keys = (Column("project", Text, nullable=False), Column("run", Text, nullable=False), Column("key", Text, nullable=False))
-    return Table(name, METADATA, *keys, *columns, PrimaryKeyConstraint("project", "run", "key", *also_key))
-
-
-def _point() -> tuple[Any, ...]:
-    return Column("value", Float(53), nullable=False), Column("step", BigInteger, nullable=False), Column("at", Moment, nullable=False)
-
-
-PARAMS = _by_key("params", Column("value", Text, nullable=False))
-TAGS = _by_key("run_tags", Column("value", Text, nullable=False))
-# The latest point of each key: what lists and searches read.
-METRICS = _by_key("metrics", *_point(), Index("ix_metrics_value", "project", "key", "value"))
-METRIC_POINTS = _by_key("metric_points", Column("number", BigInteger, nullable=False), *_point(), also_key=("number",))
 RUN_ARTIFACTS = Table(
     "run_artifacts",
     METADATA,
@@ -66,13 +68,11 @@ RUN_ARTIFACTS = Table(
 )
 
 
-class Metric(Value, frozen=True, kw_only=True):
-    """One point of one metric."""
+class Seen(Value, frozen=True, kw_only=True, array_like=True):
+    """Where the latest point of a metric lies."""
 
-    key: str
-    value: float
-    step: int = 0
-    at: datetime | None = None
+    step: int
+    at: datetime
 
 
 class RunArtifact(Value, frozen=True, kw_only=True):
@@ -84,10 +84,11 @@ class RunArtifact(Value, frozen=True, kw_only=True):
 
 
 class Run(Value, frozen=True, kw_only=True):
-    """One execution, with the latest value of each metric."""
+    """One execution, with the latest value of each metric (that of its highest step) and where it lies."""
 
     id: RunId
     experiment: str
+    experiment_id: int
     name: str
     kind: RunKind
     parent: RunId | None
@@ -95,16 +96,22 @@ class Run(Value, frozen=True, kw_only=True):
     actor: str
     started_at: datetime
     ended_at: datetime | None
+    deleted_at: datetime | None
     message: str
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    last: dict[str, Seen] = field(default_factory=dict)
     artifacts: tuple[RunArtifact, ...] = ()
 
     @property
     def node(self) -> str:
         """The name of this run in lineage."""
         return f"run:{self.id}"
+
+    @property
+    def lifecycle(self) -> Literal["active", "deleted"]:
+        return "active" if self.deleted_at is None else "deleted"
 
 
 class RunStarted(EventBody, frozen=True, kw_only=True, tag="run.started"):
@@ -125,6 +132,14 @@ class RunEnded(EventBody, frozen=True, kw_only=True, tag="run.ended"):
     message: str = ""
 
 
+class RunMoved(EventBody, frozen=True, kw_only=True, tag="run.moved"):
+    """A run was put into the trash, or taken out of it."""
+
+    run: RunId
+    name: str
+    to: Literal["trash", "use"]
+
+
 class RunNotFound(NotFound):
     """No run of that id."""
 
@@ -133,19 +148,29 @@ class RunNotFound(NotFound):
         super().__init__(f"there is no run {run!r} in this project; list them with: tidemill run list")
 
 
-class ParamRewritten(Conflict):
-    """A param is written once."""
+class RunInTrash(Conflict):
+    """The run was deleted."""
 
-    def __init__(self, run: str, key: str, before: str, after: str) -> None:
-        self.run, self.key, self.before, self.after = run, key, before, after
-        super().__init__(
-            f"param {key!r} of run {run} is {before!r} already and cannot become {after!r}; log a value that changes as a metric or tag"
-        )
+    def __init__(self, run: str) -> None:
+        self.run = run
+        super().__init__(f"run {run} is in the trash and takes nothing; restore it with: tidemill run restore {run}")
+
+
+class _Found(Value, frozen=True, kw_only=True):
+    """What writing to a run has to know."""
+
+    no: int
+    experiment_id: int
+
+
+_FIND = Prepared(
+    select(RUNS.c.no, RUNS.c.experiment_id, RUNS.c.deleted_at).where(RUNS.c.project == bindparam("project"), RUNS.c.id == bindparam("id"))
+)
 
 
 def start_run(
     ws: Workspace,
-    experiment: str,
+    experiment: str | int,
     *,
     name: str,
     kind: RunKind = "run",
@@ -154,19 +179,26 @@ def start_run(
     tags: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
     run_id: RunId | None = None,
+    started_at: datetime | None = None,
     cause: EventId | None = None,
 ) -> Run:
-    """Begin a run. sources are lineage nodes that it reads. With a run_id that is there already, return that run (a retry)."""
-    ws.require("tracking.write", experiment)
+    """Begin a run of an experiment (a name, made when new, or an id).
+
+    sources are lineage nodes that it reads. With a run_id that is there already, return that run (a retry).
+    Raises ExperimentNotFound, ExperimentInTrash, Invalid.
+    """
+    ws.require("tracking.write", str(experiment))
     run_id, now = run_id or new_run_id(), ws.clock.now()
     with ws.catalog.transaction() as tx:
+        belongs = write_experiment(ws, tx, experiment)
         row = {
-            "project": ws.project, "id": run_id, "experiment_id": write_experiment(tx, ws.project, experiment, at=now), "name": name,
-            "kind": kind, "parent": parent, "status": "running", "actor": ws.actor.id, "started_at": now, "message": "",
+            "project": ws.project, "id": run_id, "experiment_id": belongs, "name": name, "kind": kind, "parent": parent,
+            "status": "running", "actor": ws.actor.id, "started_at": started_at or now, "message": "",
         }  # fmt: skip
         if insert_new(tx, RUNS, [row]):
-            _write_params(tx, ws.project, run_id, params or {})
-            _write_tags(tx, ws.project, run_id, tags or {})
+            no = find_run(tx, ws.project, run_id).no
+            facts.write_params(tx, no, belongs, params or {}, run=run_id)
+            facts.write_tags(tx, no, belongs, tags or {})
             for source in sources:
                 link(tx, ws.project, source=source, target=f"run:{run_id}", relation="read", at=now)
             if parent is not None:
@@ -175,54 +207,12 @@ def start_run(
         return _read(tx, ws.project, run_id)
 
 
-def log_params(ws: Workspace, run: RunId, params: Mapping[str, Any]) -> None:
-    """Write params once. Raises ParamRewritten for another value under a key."""
+def delete_tag(ws: Workspace, run: str, key: str) -> None:
+    """Remove a tag. Raises RunNotFound, RunInTrash, NotFound when there is no such tag."""
     ws.require("tracking.write", run)
     with ws.catalog.transaction() as tx:
-        _check_there(tx, ws.project, run)
-        _write_params(tx, ws.project, run, params)
-
-
-def log_metrics(ws: Workspace, run: RunId, metrics: Sequence[Metric] | Mapping[str, float]) -> None:
-    """Add points to the histories of metrics, in order."""
-    ws.require("tracking.write", run)
-    now = ws.clock.now()
-    points = [Metric(key=key, value=float(value)) for key, value in metrics.items()] if isinstance(metrics, Mapping) else list(metrics)
-    for point in points:
-        if math.isnan(point.value):
-            raise Invalid(
-                f"metric {point.key!r} of run {run} is NaN at step {point.step}; log a number, or leave the point out; nothing was logged"
-            )
-    with ws.catalog.transaction() as tx:
-        _check_there(tx, ws.project, run)
-        mine = (METRIC_POINTS.c.project == ws.project) & (METRIC_POINTS.c.run == run)
-        counts = {row[0]: row[1] for row in tx.execute(select(METRIC_POINTS.c.key, func.count()).where(mine).group_by(METRIC_POINTS.c.key))}
-        rows = []
-        for point in points:
-            counts[point.key] = number = counts.get(point.key, 0) + 1
-            rows.append(
-                {
-                    "project": ws.project,
-                    "run": run,
-                    "key": point.key,
-                    "number": number,
-                    "value": point.value,
-                    "step": point.step,
-                    "at": point.at or now,
-                }
-            )
-        if rows:
-            tx.execute(insert(METRIC_POINTS), rows)
-            latest = {row["key"]: {name: value for name, value in row.items() if name != "number"} for row in rows}
-            upsert(tx, METRICS, list(latest.values()))
-
-
-def set_tags(ws: Workspace, run: RunId, tags: Mapping[str, str]) -> None:
-    """Write tags, replacing those of the same key."""
-    ws.require("tracking.write", run)
-    with ws.catalog.transaction() as tx:
-        _check_there(tx, ws.project, run)
-        _write_tags(tx, ws.project, run, tags)
+        if not facts.remove_tag(tx, find_run(tx, ws.project, run).no, key):
+            raise NotFound(f"run {run} has no tag {key!r}; nothing was removed")
 
 
 def log_artifact(ws: Workspace, run: RunId, path: str, data: bytes) -> RunArtifact:
@@ -230,7 +220,7 @@ def log_artifact(ws: Workspace, run: RunId, path: str, data: bytes) -> RunArtifa
     ws.require("tracking.write", run)
     artifact = RunArtifact(path=path, digest=ws.objects.put(data), size_bytes=len(data))
     with ws.catalog.transaction() as tx:
-        _check_there(tx, ws.project, run)
+        find_run(tx, ws.project, run)
         row = {"project": ws.project, "run": run, "path": path, "digest": artifact.digest, "size_bytes": artifact.size_bytes}
         upsert(tx, RUN_ARTIFACTS, [row])
         link(tx, ws.project, source=f"run:{run}", target=f"artifact:{artifact.digest}", relation="wrote", at=ws.clock.now())
@@ -238,40 +228,72 @@ def log_artifact(ws: Workspace, run: RunId, path: str, data: bytes) -> RunArtifa
 
 
 def end_run(ws: Workspace, run: RunId, *, status: RunStatus = "finished", message: str = "", cause: EventId | None = None) -> Run:
-    """Record how a run ended. Ending an ended run again changes nothing."""
+    """Record how a run ended. Ending an ended run again changes nothing. Raises RunNotFound, RunInTrash."""
     ws.require("tracking.write", run)
     with ws.catalog.transaction() as tx:
+        found = find_run(tx, ws.project, run)
         before = _read(tx, ws.project, run)
-        if before.status == "running":
-            ended = update(RUNS).where(RUNS.c.project == ws.project, RUNS.c.id == run)
-            tx.execute(ended.values(status=status, ended_at=ws.clock.now(), message=message))
-            event = RunEnded(run=run, name=before.name, run_kind=before.kind, status=status, message=message)
-            ws.record(tx, event, subject=f"run:{run}", cause=cause)
+        if before.status in OPEN:
+            _write_status(ws, tx, found.no, before, status=status, ended_at=ws.clock.now(), message=message, cause=cause)
         return _read(tx, ws.project, run)
 
 
+def update_run(
+    ws: Workspace, run: str, *, name: str | None = None, status: RunStatus | None = None, ended_at: datetime | None = None
+) -> Run:
+    """Rename a run, or say anew how it stands: an ended run may be opened again. Raises RunNotFound, RunInTrash."""
+    ws.require("tracking.write", run)
+    with ws.catalog.transaction() as tx:
+        found = find_run(tx, ws.project, run)
+        before = _read_many(tx, ws.project, [run], details=False)[0]
+        if name is not None and name != before.name:
+            tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(name=name))
+        if status is not None:
+            ended = None if status in OPEN else ended_at or before.ended_at or ws.clock.now()
+            _write_status(ws, tx, found.no, before, status=status, ended_at=ended)
+        elif ended_at is not None:
+            tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(ended_at=ended_at))
+        return _read_many(tx, ws.project, [run], details=False)[0]
+
+
+def delete_run(ws: Workspace, run: str) -> None:
+    """Put a run into the trash. One that lies there already stays. Raises RunNotFound."""
+    _move(ws, run, "trash")
+
+
+def restore_run(ws: Workspace, run: str) -> None:
+    """Take a run out of the trash. Raises RunNotFound."""
+    _move(ws, run, "use")
+
+
 def read_run(ws: Workspace, run: str) -> Run:
-    """Return a run by its id. Raises RunNotFound."""
+    """Return a run by its id, deleted or not. Raises RunNotFound."""
     ws.require("tracking.read", run)
     with ws.catalog.reading() as tx:
-        return _read(tx, ws.project, RunId(run))
+        return _read(tx, ws.project, run)
 
 
-def metric_history(ws: Workspace, run: str, key: str) -> list[Metric]:
-    """Return all points of a metric in the order in which they were logged."""
+def metric_history(ws: Workspace, run: str, key: str) -> Points:
+    """Return all points of a metric in the order in which they were logged; none for a key that was never logged. Raises RunNotFound."""
     ws.require("tracking.read", run)
-    points = METRIC_POINTS.c
-    query = select(METRIC_POINTS).where(points.project == ws.project, points.run == run, points.key == key).order_by(points.number)
     with ws.catalog.reading() as tx:
-        return [Metric(key=row.key, value=row.value, step=row.step, at=row.at) for row in tx.execute(query)]
+        return points.read_points(tx, find_run(tx, ws.project, run, deleted=True).no, key)
 
 
 def list_runs(
-    ws: Workspace, *, experiment: str | None = None, kinds: Sequence[RunKind] = (), parent: str | None = None, limit: int = 100
+    ws: Workspace,
+    *,
+    experiment: str | None = None,
+    kinds: Sequence[RunKind] = (),
+    parent: str | None = None,
+    view: View = "active",
+    limit: int = 100,
 ) -> list[Run]:
     """Return runs, newest first."""
     ws.require("tracking.read")
     query = select(RUNS.c.id).where(RUNS.c.project == ws.project).order_by(RUNS.c.started_at.desc(), RUNS.c.id.desc()).limit(limit)
+    if view != "all":
+        query = query.where(RUNS.c.deleted_at.is_(None) if view == "active" else RUNS.c.deleted_at.is_not(None))
     if experiment is not None:
         named = select(EXPERIMENTS.c.id).where(EXPERIMENTS.c.project == ws.project, EXPERIMENTS.c.name == experiment)
         query = query.where(RUNS.c.experiment_id.in_(named))
@@ -280,60 +302,97 @@ def list_runs(
     if parent is not None:
         query = query.where(RUNS.c.parent == parent)
     with ws.catalog.reading() as tx:
-        return _read_many(tx, ws.project, list(tx.execute(query).scalars()))
+        return read_many(tx, ws.project, list(tx.execute(query).scalars()))
 
 
-def _check_there(tx: Connection, project: str, run: RunId) -> None:
-    if tx.execute(select(RUNS.c.id).where(RUNS.c.project == project, RUNS.c.id == run)).first() is None:
+def find_run(tx: Connection, project: str, run: str, *, deleted: bool = False) -> _Found:
+    """Return the numbers that a run's rows go by, in the caller's transaction. Raises RunNotFound, RunInTrash unless deleted ones count."""
+    row = _FIND.run(tx, {"project": project, "id": run}).fetchone()
+    if row is None:
         raise RunNotFound(run)
+    if row[2] is not None and not deleted:
+        raise RunInTrash(run)
+    return _Found(no=row[0], experiment_id=row[1])
 
 
-def _write_params(tx: Connection, project: str, run: RunId, params: Mapping[str, Any]) -> None:
-    rows = [{"project": project, "run": run, "key": key, "value": str(value)} for key, value in params.items()]
-    if insert_new(tx, PARAMS, rows) == len(rows):
+def read_many(tx: Connection, project: str, ids: Sequence[str]) -> list[Run]:
+    """Return runs in the order of ids, those that are there, in the caller's transaction."""
+    return _read_many(tx, project, ids)
+
+
+def _move(ws: Workspace, run: str, to: Literal["trash", "use"]) -> None:
+    ws.require("tracking.write", run)
+    with ws.catalog.transaction() as tx:
+        found = find_run(tx, ws.project, run, deleted=True)
+        before = _read_many(tx, ws.project, [run], details=False)[0]
+        if (before.deleted_at is not None) != (to == "trash"):
+            tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(deleted_at=ws.clock.now() if to == "trash" else None))
+            ws.record(tx, RunMoved(run=before.id, name=before.name, to=to), subject=f"run:{run}")
+
+
+def _write_status(
+    ws: Workspace,
+    tx: Connection,
+    no: int,
+    before: Run,
+    *,
+    status: RunStatus,
+    ended_at: datetime | None,
+    message: str = "",
+    cause: EventId | None = None,
+) -> None:
+    tx.execute(update(RUNS).where(RUNS.c.no == no).values(status=status, ended_at=ended_at, message=message or before.message))
+    if status in OPEN:
+        if before.status not in OPEN:
+            ws.record(tx, RunStarted(run=before.id, name=before.name, run_kind=before.kind), subject=before.node, cause=cause)
         return
-    written = tx.execute(select(PARAMS.c.key, PARAMS.c.value).where(PARAMS.c.project == project, PARAMS.c.run == run))
-    before = {row.key: row.value for row in written}
-    for row in rows:
-        if before[row["key"]] != row["value"]:
-            raise ParamRewritten(run, row["key"], before[row["key"]], row["value"])
+    points.pack_tail(tx, no)
+    if before.status != status:
+        event = RunEnded(run=before.id, name=before.name, run_kind=before.kind, status=status, message=message)
+        ws.record(tx, event, subject=before.node, cause=cause)
 
 
-def _write_tags(tx: Connection, project: str, run: RunId, tags: Mapping[str, str]) -> None:
-    upsert(tx, TAGS, [{"project": project, "run": run, "key": key, "value": value} for key, value in tags.items()])
-
-
-def _read(tx: Connection, project: str, run: RunId) -> Run:
+def _read(tx: Connection, project: str, run: str) -> Run:
     found = _read_many(tx, project, [run])
     if not found:
         raise RunNotFound(run)
     return found[0]
 
 
-def _read_many(tx: Connection, project: str, ids: Sequence[str]) -> list[Run]:
+def _read_many(tx: Connection, project: str, ids: Sequence[str], *, details: bool = True) -> list[Run]:
     if not ids:
         return []
     named = RUNS.join(EXPERIMENTS, (EXPERIMENTS.c.project == RUNS.c.project) & (EXPERIMENTS.c.id == RUNS.c.experiment_id))
     query = select(RUNS, EXPERIMENTS.c.name.label("experiment")).select_from(named).where(RUNS.c.project == project, RUNS.c.id.in_(ids))
     rows = {row.id: row for row in tx.execute(query)}
-    details: dict[str, dict[str, Any]] = {"params": {}, "tags": {}, "metrics": {}}
-    for name, table in (("params", PARAMS), ("tags", TAGS), ("metrics", METRICS)):
-        for row in tx.execute(
-            select(table.c.run, table.c.key, table.c.value).where(table.c.project == project, table.c.run.in_(ids)).order_by(table.c.key)
-        ):
-            details[name].setdefault(row.run, {})[row.key] = row.value
-    files: dict[str, list[RunArtifact]] = {}
-    for row in tx.execute(
-        select(RUN_ARTIFACTS).where(RUN_ARTIFACTS.c.project == project, RUN_ARTIFACTS.c.run.in_(ids)).order_by(RUN_ARTIFACTS.c.path)
-    ):
-        files.setdefault(row.run, []).append(RunArtifact(path=row.path, digest=Digest(row.digest), size_bytes=row.size_bytes))
+    numbers = [row.no for row in rows.values()] if details else []
+    params, tags = facts.read_texts(tx, facts.PARAMS, numbers), facts.read_texts(tx, facts.TAGS, numbers)
+    latest, files = facts.read_latest(tx, numbers), _files(tx, project, list(rows)) if details else {}
     runs = []
-    for run in (i for i in ids if i in rows):
-        own: dict[str, Any] = {name: by_run.get(run, {}) for name, by_run in details.items()}
-        runs.append(_run(rows[run], artifacts=tuple(files.get(run, ())), **own))
+    for row in (rows[i] for i in ids if i in rows):
+        seen = latest.get(row.no, ())
+        own = {name: getattr(row, name) for name in _OWN}
+        runs.append(
+            Run(
+                **own,
+                params=params.get(row.no, {}),
+                tags=tags.get(row.no, {}),
+                metrics={key: value for key, value, _, _ in seen},
+                last={key: Seen(step=step, at=from_micros(at)) for key, _, step, at in seen},
+                artifacts=tuple(files.get(row.id, ())),
+            )
+        )
     return runs
 
 
-def _run(row: Any, **details: Any) -> Run:
-    names = ("id", "experiment", "name", "kind", "parent", "status", "actor", "started_at", "ended_at", "message")
-    return Run(**{name: getattr(row, name) for name in names}, **details)
+_OWN = (
+    "id", "experiment", "experiment_id", "name", "kind", "parent", "status", "actor", "started_at", "ended_at", "deleted_at", "message",
+)  # fmt: skip
+
+
+def _files(tx: Connection, project: str, ids: Sequence[str]) -> dict[str, list[RunArtifact]]:
+    files: dict[str, list[RunArtifact]] = {}
+    mine = (RUN_ARTIFACTS.c.project == project) & RUN_ARTIFACTS.c.run.in_(ids)
+    for row in tx.execute(select(RUN_ARTIFACTS).where(mine).order_by(RUN_ARTIFACTS.c.path)):
+        files.setdefault(row.run, []).append(RunArtifact(path=row.path, digest=Digest(row.digest), size_bytes=row.size_bytes))
+    return files

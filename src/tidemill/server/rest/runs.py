@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from tidemill.core.clock import from_micros
 from tidemill.core.errors import NotFound
 from tidemill.core.ids import RunId
 from tidemill.core.values import Value, field
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Limit, Route
-from tidemill.tracking import experiments, runs
+from tidemill.tracking import batches, experiments, runs
+from tidemill.tracking.batches import Metric
 from tidemill.tracking.experiments import Experiment
-from tidemill.tracking.runs import Metric, Run, RunArtifact, RunKind
+from tidemill.tracking.runs import Run, RunArtifact, RunKind
 
 
 class StartRun(Value, frozen=True, kw_only=True):
@@ -68,22 +70,24 @@ def get_run(ws: Workspace, run: str) -> Run:
 
 def log_params(ws: Workspace, run: RunId, *, body: dict[str, str]) -> None:
     """Write params once."""
-    runs.log_params(ws, run, body)
+    batches.log_params(ws, run, body)
 
 
 def set_tags(ws: Workspace, run: RunId, *, body: dict[str, str]) -> None:
     """Write tags, replacing those of the same key."""
-    runs.set_tags(ws, run, body)
+    batches.set_tags(ws, run, body)
 
 
 def log_metrics(ws: Workspace, run: RunId, *, body: tuple[Metric, ...]) -> None:
     """Add points to the histories of metrics, in order."""
-    runs.log_metrics(ws, run, body)
+    batches.log_metrics(ws, run, body)
 
 
 def metric_history(ws: Workspace, run: RunId, key: str) -> list[Metric]:
     """List all points of a metric in the order in which they were logged."""
-    return runs.metric_history(ws, run, key)
+    points = runs.metric_history(ws, run, key)
+    rows = zip(points.values.tolist(), points.steps.tolist(), points.times.tolist(), strict=True)
+    return [Metric(key=key, value=value, step=step, at=from_micros(at)) for value, step, at in rows]
 
 
 def log_artifact(ws: Workspace, run: RunId, path: str, *, body: Path) -> RunArtifact:

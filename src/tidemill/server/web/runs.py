@@ -1,5 +1,6 @@
 """Runs: the newest of them, and one with its params, metrics, steps and artifacts."""
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -7,9 +8,11 @@ from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
 from tidemill.server.web.charts import Chart, Series
 from tidemill.server.web.page import Page
+from tidemill.tracking.points import sample
 from tidemill.tracking.runs import Run, list_runs, metric_history, read_run
 
 CHARTS = 6
+CHART_POINTS = 2000
 
 
 class RunsPage(Value, frozen=True, kw_only=True):
@@ -46,11 +49,11 @@ def build(ws: Workspace, path: Mapping[str, str], _query: Mapping[str, str]) -> 
 
 
 def _history(ws: Workspace, run: Run, key: str) -> Chart | None:
-    points = metric_history(ws, run.id, key)
+    points = sample(metric_history(ws, run.id, key), CHART_POINTS)
     if len(points) < 2:
         return None
-    values = tuple(None if point.value != point.value else point.value for point in points)
-    return Chart(title=key, kind="line", x=tuple(point.step for point in points), series=(Series(name=key, values=values),))
+    values = tuple(value if math.isfinite(value) else None for value in points.values.tolist())
+    return Chart(title=key, kind="line", x=tuple(points.steps.tolist()), series=(Series(name=key, values=values),))
 
 
 LIST = Page(path="/runs", template="runs.html", section="runs", build=build_list, title=lambda _: "Runs", context=RunsPage)

@@ -1,0 +1,190 @@
+"""What a run has under keys: params, written once; tags; the latest point of each metric. Owns their tables.
+
+Each row names its experiment too, so that one index answers what a search asks: which runs of it have this value under this key.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    Index,
+    PrimaryKeyConstraint,
+    Table,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects.postgresql import insert as insert_or  # what is used of it here reads the same on SQLite
+
+from tidemill.catalog.prepared import Prepared
+from tidemill.catalog.schema import METADATA, Text
+from tidemill.core.errors import Conflict, Invalid
+
+KEY_MAX = 250
+PARAM_MAX = 6000
+TAG_MAX = 8000
+SHORT = 256  # letters of a text that an index holds whole; PostgreSQL takes at most a third of a page under one key
+_KEY = re.compile(r"[/\w.\- :]+")
+
+
+def short(value: Any) -> Any:
+    """Return the clause that holds for the texts which the index of values has."""
+    return func.length(value) <= literal_column(str(SHORT))
+
+
+def long(value: Any) -> Any:
+    """Return the clause that holds for all other texts."""
+    return func.length(value) > literal_column(str(SHORT))
+
+
+def _by_key(name: str, *columns: Any) -> tuple[Table, Any]:
+    """A table of what a run has under a key. run: runs.no."""
+    keys = (Column("run", BigInteger, nullable=False), Column("key", Text, nullable=False))
+    of = Column("experiment_id", BigInteger, nullable=False)
+    table = Table(name, METADATA, *keys, of, *columns, PrimaryKeyConstraint("run", "key"), sqlite_with_rowid=False)
+    return table, table.c
+
+
+def _texts(name: str) -> Table:
+    table, has = _by_key(name, Column("value", Text, nullable=False))
+    is_short, is_long = short(has.value), long(has.value)
+    Index(f"ix_{name}_value", has.experiment_id, has.key, has.value, has.run, sqlite_where=is_short, postgresql_where=is_short)
+    Index(f"ix_{name}_long", has.experiment_id, has.key, has.run, sqlite_where=is_long, postgresql_where=is_long)
+    return table
+
+
+PARAMS = _texts("run_params")
+TAGS = _texts("run_tags")
+# The latest point of each key: the one with the highest step, then time, then value. A NaN is NULL; at: microseconds since 1970.
+METRICS, _metrics = _by_key(
+    "run_metrics", Column("value", Float(53)), Column("step", BigInteger, nullable=False), Column("at", BigInteger, nullable=False)
+)
+Index("ix_run_metrics_value", _metrics.experiment_id, _metrics.key, _metrics.value, _metrics.run)
+
+
+class ParamRewritten(Conflict):
+    """A param is written once."""
+
+    def __init__(self, run: str, key: str, before: str, after: str) -> None:
+        self.run, self.key, self.before, self.after = run, key, before, after
+        super().__init__(
+            f"param {key!r} of run {run} is {before!r} already and cannot become {after!r}; log a value that changes as a metric or tag"
+        )
+
+
+def _of_run(table: Table) -> Prepared:
+    return Prepared(select(table.c.key, table.c.value).where(table.c.run == bindparam("run")))
+
+
+def _upsert(table: Table) -> Any:
+    statement = insert_or(table)
+    changed = {name: statement.excluded[name] for name in ("value", "step", "at") if name in table.c}
+    return statement.on_conflict_do_update(index_elements=["run", "key"], set_=changed, where=_newer(table, statement.excluded))
+
+
+def _newer(table: Table, coming: Any) -> Any:
+    if table is not METRICS:
+        return None
+    there = table.c
+    later = (coming.step > there.step) | ((coming.step == there.step) & (coming.at > there.at))
+    same = (coming.step == there.step) & (coming.at == there.at)
+    return later | (same & (coming.value.is_not(None)) & (there.value.is_(None) | (coming.value >= there.value)))
+
+
+_READ_PARAMS = _of_run(PARAMS)
+_ADD_PARAM = Prepared(insert_or(PARAMS))
+_PUT_TAG = Prepared(_upsert(TAGS))
+_PUT_METRIC = Prepared(_upsert(METRICS))
+
+
+def write_params(tx: Connection, no: int, experiment: int, params: Mapping[str, Any], *, run: str) -> None:
+    """Write params once. Raises ParamRewritten for another value under a key, Invalid."""
+    if not params:
+        return
+    texts = {key: str(value) for key, value in params.items()}
+    check_texts("param", texts, PARAM_MAX)
+    before = dict(_READ_PARAMS.run(tx, {"run": no}).fetchall())
+    for key, value in texts.items():
+        if before.get(key, value) != value:
+            raise ParamRewritten(run, key, before[key], value)
+    _ADD_PARAM.run_many(tx, [_row(no, experiment, key, value) for key, value in texts.items() if key not in before])
+
+
+def write_tags(tx: Connection, no: int, experiment: int, tags: Mapping[str, str]) -> None:
+    """Write tags, replacing those of the same key. Raises Invalid."""
+    check_texts("tag", tags, TAG_MAX)
+    _PUT_TAG.run_many(tx, [_row(no, experiment, key, value) for key, value in tags.items()])
+
+
+def remove_tag(tx: Connection, no: int, key: str) -> bool:
+    """Remove a tag; return whether there was one."""
+    return tx.execute(delete(TAGS).where(TAGS.c.run == no, TAGS.c.key == key)).rowcount > 0
+
+
+def write_latest(tx: Connection, no: int, experiment: int, points: Iterable[tuple[str, float, int, int]]) -> None:
+    """Take points (key, value, step, microseconds) into account, each of which may be the latest of its key."""
+    latest: dict[str, tuple[int, int, float]] = {}
+    for key, value, step, at in points:
+        rank = (step, at, value if value == value else -math.inf)
+        if key not in latest or rank >= latest[key]:
+            latest[key] = rank if value == value else (step, at, math.nan)
+    rows = [
+        {"run": no, "key": key, "experiment_id": experiment, "value": value if value == value else None, "step": step, "at": at}
+        for key, (step, at, value) in latest.items()
+    ]
+    _PUT_METRIC.run_many(tx, rows)
+
+
+def read_texts(tx: Connection, table: Table, numbers: Sequence[int]) -> dict[int, dict[str, str]]:
+    """Return no -> key -> value of many runs."""
+    found: dict[int, dict[str, str]] = {}
+    for run, key, value in _rows_of(tx, table, numbers, "run, key, value"):
+        found.setdefault(run, {})[key] = value
+    return found
+
+
+def read_latest(tx: Connection, numbers: Sequence[int]) -> dict[int, list[tuple[str, float, int, int]]]:
+    """Return no -> (key, value, step, microseconds) of many runs, by key."""
+    found: dict[int, list[tuple[str, float, int, int]]] = {}
+    for run, key, value, step, at in _rows_of(tx, METRICS, numbers, "run, key, value, step, at"):
+        found.setdefault(run, []).append((key, math.nan if value is None else value, step, at))
+    return found
+
+
+def check_key(kind: str, key: str) -> str:
+    """Return a key that params, tags and metrics may have. Raises Invalid."""
+    if len(key) > KEY_MAX:
+        raise Invalid(f"{kind} key {key[:40]!r}… has {len(key)} characters; expected at most {KEY_MAX}")
+    if not _KEY.fullmatch(key) or key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
+        raise Invalid(f"{kind} key {key!r} is not usable; expected letters, digits, spaces and any of _ - . : with single slashes between")
+    return key
+
+
+def check_texts(kind: str, texts: Mapping[str, str], longest: int) -> None:
+    """Raises Invalid for a key that is not usable or a value that is too long."""
+    for key, value in texts.items():
+        check_key(kind, key)
+        if len(value) > longest:
+            raise Invalid(f"{kind} {key!r} has {len(value)} characters; expected at most {longest}; log long texts as an artifact")
+        if "\0" in value:
+            raise Invalid(f"{kind} {key!r} holds a NUL character, which no database keeps; leave it out")
+
+
+def _row(no: int, experiment: int, key: str, value: str) -> dict[str, Any]:
+    return {"run": no, "key": key, "experiment_id": experiment, "value": value}
+
+
+def _rows_of(tx: Connection, table: Table, numbers: Sequence[int], columns: str) -> Any:
+    if not numbers:
+        return ()
+    wanted = ",".join(map(str, map(int, numbers)))  # whole numbers of our own: nothing to escape, and one text for any count
+    driver: Any = tx.connection.driver_connection
+    return driver.execute(f"SELECT {columns} FROM {table.name} WHERE run IN ({wanted}) ORDER BY run, key").fetchall()
