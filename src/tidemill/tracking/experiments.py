@@ -19,6 +19,7 @@ from sqlalchemy import (
     update,
 )
 
+from tidemill.catalog.conditions import compare_number, compare_text, refuse_key
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.schema import METADATA, Moment, Text, insert_new, upsert
 from tidemill.core.errors import Conflict, Invalid, NotFound
@@ -26,7 +27,6 @@ from tidemill.core.filters import Comparison, Order, parse_filter, parse_order
 from tidemill.core.pages import Page, question, read_token, token_after
 from tidemill.core.values import Value, field
 from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace
-from tidemill.tracking.conditions import compare_number, compare_text, refuse_key
 
 View = Literal["active", "deleted", "all"]
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, case, func, or_, select, union_all
 
+from tidemill.catalog.conditions import compare_number, compare_text, refuse_key
 from tidemill.core.clock import from_micros, micros
 from tidemill.core.errors import Invalid
 from tidemill.core.filters import Comparison, FilterRefused, Order, parse_filter, parse_order
 from tidemill.core.pages import Page, question, read_token, token_after
 from tidemill.core.values import replace
 from tidemill.govern.workspace import Workspace
-from tidemill.tracking.conditions import compare_number, compare_text, refuse_key
 from tidemill.tracking.experiments import View
 from tidemill.tracking.facts import METRICS, PARAMS, TAGS, long, short
 from tidemill.tracking.runs import RUNS, Run, read_many
