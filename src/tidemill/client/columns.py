@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from tidemill.core.clock import wall_micros
 from tidemill.core.errors import Invalid
+from tidemill.core.ids import check_key
 
-KEY_LONGEST = 250
 LARGEST_STEP = 2**63 - 1
 # What one request carries at most: 64 Ki points are 2 MB as JSON; a key's name and frame weigh about as much as five points.
 BATCH_POINTS = 1 << 16
@@ -136,7 +136,9 @@ class Columns:
             yield batch
 
     def _open(self, key: str) -> None:
-        check_key(key, "metric")
+        if not isinstance(key, str):
+            raise Invalid(f"metric key {key!r} is not usable; expected text, such as 'loss' or 'valid/auc'")
+        check_key("metric", key)
         column = Column(array("d"), array("q"), array("q"))
         self._columns[key] = column
         self._puts[key] = (column.values.append, column.steps.append, column.times.append)
@@ -151,14 +153,6 @@ class Columns:
 
     def _even(self) -> None:
         self.count = sum([column.even() for column in self._columns.values()])
-
-
-def check_key(key: Any, what: str) -> str:
-    """Return a key that params, metrics and tags may have. Raises Invalid."""
-    if not isinstance(key, str) or not 1 <= len(key) <= KEY_LONGEST or "\0" in key:
-        shown = repr(key)[:80]
-        raise Invalid(f"{what} key {shown} is not usable; expected text of 1 to {KEY_LONGEST} characters, such as 'loss' or 'valid/auc'")
-    return key
 
 
 def number(key: str, value: Any) -> float:

@@ -15,6 +15,8 @@ Digest = NewType("Digest", str)
 ModelName = NewType("ModelName", str)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+KEY_MAX = 250
+_KEY = re.compile(r"[/\w.\- :]+")
 
 
 def new_id() -> str:
@@ -41,3 +43,12 @@ def check_name(name: str, what: str) -> str:
             "starting with a letter or digit"
         )
     return name
+
+
+def check_key(kind: str, key: str) -> str:
+    """Return a key that params, tags and metrics may have (what MLflow's clients allow). Raises Invalid."""
+    if len(key) > KEY_MAX:
+        raise Invalid(f"{kind} key {key[:40]!r}… has {len(key)} characters; expected at most {KEY_MAX}")
+    if not _KEY.fullmatch(key) or key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
+        raise Invalid(f"{kind} key {key!r} is not usable; expected letters, digits, spaces and any of _ - . : with single slashes between")
+    return key

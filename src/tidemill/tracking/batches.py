@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, Table, select
 from tidemill.catalog.schema import METADATA, Text, upsert
 from tidemill.core.clock import micros
 from tidemill.core.errors import Invalid
+from tidemill.core.ids import check_key
 from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
 from tidemill.tracking import facts, points
@@ -78,7 +79,7 @@ def log_rows(
     """Do what log_batch does, with points as plain tuples: key, value, step, microseconds since 1970. For protocols in a hurry."""
     ws.require("tracking.write", run)
     for key in {row[0] for row in rows}:
-        facts.check_key("metric", key)
+        check_key("metric", key)
     pieces, count = points.pieces_of(rows)
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run)
@@ -108,7 +109,7 @@ def log_series(ws: Workspace, run: str, series: Sequence[Series], *, writer: str
     """
     ws.require("tracking.write", run)
     for item in series:
-        facts.check_key("metric", item.key)
+        check_key("metric", item.key)
     pieces = [(item.key, item.values, item.steps, item.times) for item in series if item.values]
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run)

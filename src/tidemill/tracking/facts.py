@@ -4,7 +4,6 @@ Each row names its experiment too, so that one index answers what a search asks:
 """
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,12 +26,11 @@ from sqlalchemy.dialects.postgresql import insert as insert_or  # what is used o
 from tidemill.catalog.prepared import Prepared
 from tidemill.catalog.schema import METADATA, Text
 from tidemill.core.errors import Conflict, Invalid
+from tidemill.core.ids import check_key
 
-KEY_MAX = 250
 PARAM_MAX = 6000
 TAG_MAX = 8000
 SHORT = 256  # letters of a text that an index holds whole; PostgreSQL takes at most a third of a page under one key
-_KEY = re.compile(r"[/\w.\- :]+")
 
 
 def short(value: Any) -> Any:
@@ -157,15 +155,6 @@ def read_latest(tx: Connection, numbers: Sequence[int]) -> dict[int, list[tuple[
     for run, key, value, step, at in _rows_of(tx, METRICS, numbers, "run, key, value, step, at"):
         found.setdefault(run, []).append((key, math.nan if value is None else value, step, at))
     return found
-
-
-def check_key(kind: str, key: str) -> str:
-    """Return a key that params, tags and metrics may have. Raises Invalid."""
-    if len(key) > KEY_MAX:
-        raise Invalid(f"{kind} key {key[:40]!r}… has {len(key)} characters; expected at most {KEY_MAX}")
-    if not _KEY.fullmatch(key) or key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
-        raise Invalid(f"{kind} key {key!r} is not usable; expected letters, digits, spaces and any of _ - . : with single slashes between")
-    return key
 
 
 def check_texts(kind: str, texts: Mapping[str, str], longest: int) -> None:
