@@ -227,14 +227,23 @@ def log_artifact(ws: Workspace, run: RunId, path: str, data: bytes) -> RunArtifa
     return artifact
 
 
-def end_run(ws: Workspace, run: RunId, *, status: RunStatus = "finished", message: str = "", cause: EventId | None = None) -> Run:
-    """Record how a run ended. Ending an ended run again changes nothing. Raises RunNotFound, RunInTrash."""
+def end_run(
+    ws: Workspace,
+    run: RunId,
+    *,
+    status: RunStatus = "finished",
+    message: str = "",
+    ended_at: datetime | None = None,
+    cause: EventId | None = None,
+) -> Run:
+    """Record how a run ended, now unless told when. Ending an ended run again changes nothing. Raises RunNotFound, RunInTrash."""
     ws.require("tracking.write", run)
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run)
         before = _read(tx, ws.project, run)
         if before.status in OPEN:
-            _write_status(ws, tx, found.no, before, status=status, ended_at=ws.clock.now(), message=message, cause=cause)
+            moment = ended_at or ws.clock.now()
+            _write_status(ws, tx, found.no, before, status=status, ended_at=moment, message=message, cause=cause)
         return _read(tx, ws.project, run)
 
 

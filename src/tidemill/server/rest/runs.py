@@ -1,17 +1,18 @@
 """Routes of experiments and runs."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from tidemill.core.clock import from_micros
 from tidemill.core.errors import NotFound
 from tidemill.core.ids import RunId
-from tidemill.core.values import Value, field
+from tidemill.core.values import Meta, Value, field
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Limit, Route
 from tidemill.tracking import batches, experiments, runs
-from tidemill.tracking.batches import Metric
+from tidemill.tracking.batches import Metric, Series
 from tidemill.tracking.experiments import Experiment
 from tidemill.tracking.runs import Run, RunArtifact, RunKind
 
@@ -27,6 +28,15 @@ class StartRun(Value, frozen=True, kw_only=True):
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    started_at: datetime | None = None
+
+
+class LogSeries(Value, frozen=True, kw_only=True):
+    """Columns of points. writer: who sends them; number: how many of them this writer has sent, so that a resend counts once."""
+
+    writer: Annotated[str, Meta(min_length=1, max_length=64)]
+    number: Annotated[int, Meta(ge=1)]
+    series: tuple[Series, ...]
 
 
 class EndRun(Value, frozen=True, kw_only=True):
@@ -34,6 +44,7 @@ class EndRun(Value, frozen=True, kw_only=True):
 
     status: Literal["finished", "failed", "killed"] = "finished"
     message: str = ""
+    ended_at: datetime | None = None
 
 
 def list_experiments(ws: Workspace) -> list[Experiment]:
@@ -60,6 +71,7 @@ def start_run(ws: Workspace, *, body: StartRun) -> Run:
         tags=body.tags,
         sources=body.sources,
         run_id=body.id,
+        started_at=body.started_at,
     )
 
 
@@ -81,6 +93,11 @@ def set_tags(ws: Workspace, run: RunId, *, body: dict[str, str]) -> None:
 def log_metrics(ws: Workspace, run: RunId, *, body: tuple[Metric, ...]) -> None:
     """Add points to the histories of metrics, in order."""
     batches.log_metrics(ws, run, body)
+
+
+def log_series(ws: Workspace, run: RunId, *, body: LogSeries) -> None:
+    """Add columns of points to the histories of metrics; what was sent before counts once."""
+    batches.log_series(ws, run, body.series, writer=body.writer, number=body.number)
 
 
 def metric_history(ws: Workspace, run: RunId, key: str) -> list[Metric]:
@@ -105,7 +122,7 @@ def get_artifact(ws: Workspace, run: RunId, path: str) -> Path:
 
 def end_run(ws: Workspace, run: RunId, *, body: EndRun) -> Run:
     """Record how a run ended; ending it again changes nothing."""
-    return runs.end_run(ws, run, status=body.status, message=body.message)
+    return runs.end_run(ws, run, status=body.status, message=body.message, ended_at=body.ended_at)
 
 
 ROUTES = (
@@ -116,6 +133,7 @@ ROUTES = (
     Route("PUT", "/runs/{run}/params", log_params),
     Route("PUT", "/runs/{run}/tags", set_tags),
     Route("POST", "/runs/{run}/metrics", log_metrics),
+    Route("POST", "/runs/{run}/series", log_series),
     Route("GET", "/runs/{run}/metrics/{key:path}", metric_history),
     Route("PUT", "/runs/{run}/artifacts/{path:path}", log_artifact, status=201),
     Route("GET", "/runs/{run}/artifacts/{path:path}", get_artifact),
