@@ -88,6 +88,8 @@ CONDITIONS = [
     ("run_name LIKE 'run 3' AND tags.team != 'Bob'", lambda run: run.name == "run 3" and run.tags.get("team", "Bob") != "Bob"),
     ("params.depth NOT IN ('0') AND attributes.run_name != 'run 1'", lambda run: run.params["depth"] != "0" and run.name != "run 1"),
     ("metrics.none > 0", lambda run: False),
+    ("metrics.auc > 0.5 AND metrics.auc < 1.5", lambda run: 0.5 < run.metrics.get("auc", math.nan) < 1.5),
+    ("metrics.auc > 1 AND metrics.loss > 0 AND metrics.auc < 1", lambda run: False),
 ]
 
 
@@ -101,6 +103,7 @@ def test_a_search_finds_what_looking_at_every_run_finds(
 ) -> None:
     ws, _ = many
     monkeypatch.setattr(search, "FEW", few)  # each way to the answer gives the same one
+    monkeypatch.setattr(search, "WALK", 15)
     runs = [run for run in everything(ws) if run.deleted_at is None]
     orders = [part.strip() for part in order.split(",") if part]
     for text, holds in CONDITIONS:

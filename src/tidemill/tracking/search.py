@@ -7,7 +7,7 @@ whose metric is NaN just before those.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, case, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select, union_all
 
 from tidemill.catalog.conditions import compare_number, compare_text, refuse_key
 from tidemill.core.clock import from_micros, micros
@@ -20,7 +20,8 @@ from tidemill.tracking.experiments import View
 from tidemill.tracking.facts import METRICS, PARAMS, TAGS, long, short
 from tidemill.tracking.runs import RUNS, Run, read_many
 
-FEW = 2000  # matches of one condition up to which it is cheaper to sort them than to walk an index in order
+FEW = 4000  # matches of one condition up to which it is cheaper to sort them than to walk an index in order
+WALK = 5000  # steps of a walk after which it is cheaper to gather all matches and sort them
 
 ENTITIES = {
     **dict.fromkeys(("attribute", "attributes", "attr", "run"), "attribute"),
@@ -96,13 +97,13 @@ def _find(tx: Connection, asked: _Asked, count: int, position: list[Any] | None)
     if few is not None:
         return _sorted(tx, asked, count, position, RUNS.c.no.in_(few), *_members(asked, walking=True))
     if not asked.orders:
-        return _sorted(tx, asked, count, position, *_members(asked, walking=True))
+        return _walked_by_start(tx, asked, count, position)
     if len(asked.orders) > 1 or asked.orders[0].entity != "metric":
         return _sorted(tx, asked, count, position, *_members(asked, walking=False))
-    found = _walked(tx, asked, count, position) if position is None or position[0] == 0 else []
+    found = _walked_by_metric(tx, asked, count, position) if position is None or position[0] == 0 else []
     if len(found) < count:
         rest = _keys(asked)[0].column > 0
-        found += _sorted(tx, asked, count - len(found), position if not found else None, rest, *_members(asked, walking=False))
+        found += _sorted(tx, asked, count - len(found), None if found else position, rest, *_members(asked, walking=False))
     return found
 
 
@@ -120,20 +121,36 @@ def _sorted(
     return _page(tx, query, keys, count, position)
 
 
-def _walked(tx: Connection, asked: _Asked, count: int, position: list[Any] | None) -> list[tuple[str, list[Any]]]:
-    """Walk the values of a metric in their order, and look at each run that comes by."""
+def _walked_by_start(tx: Connection, asked: _Asked, count: int, position: list[Any] | None) -> list[tuple[str, list[Any]]]:
+    """Look at one run after the other, newest first, for a while; should that not fill the page, at all runs that may match."""
+    behind = [RUNS.c.started_at <= from_micros(position[0])] if position else []
+    walk = select(RUNS.c.started_at).where(*_scope(asked), *behind).order_by(RUNS.c.started_at.desc())
+    edge = tx.execute(walk.limit(1).offset(WALK)).scalar_one_or_none() if asked.conditions else None
+    near = [] if edge is None else [RUNS.c.started_at > edge]
+    found = _sorted(tx, asked, count, position, *near, *_members(asked, walking=True))
+    if len(found) < count and near:
+        return _sorted(tx, asked, count, position, *_members(asked, walking=False))
+    return found
+
+
+def _walked_by_metric(tx: Connection, asked: _Asked, count: int, position: list[Any] | None) -> list[tuple[str, list[Any]]]:
+    """Walk the values of a metric in their order, and look at each run that comes by; for a while, then as _walked_by_start does."""
     order = asked.orders[0]
     values = _ordering(order, 0)
     keys = _keys(asked)
-    query = (
-        select(RUNS.c.id, *(key.column for key in keys))
-        .select_from(values.join(RUNS, RUNS.c.no == values.c.run))
-        .where(values.c.experiment_id.in_(asked.experiments), values.c.key == order.key, values.c.value.is_not(None))
-        .where(*_scope(asked)[0:1], *_scope(asked)[2:], *_members(asked, walking=True))
-    )
+    same = [_holds(values, item, asked.text) for item in asked.conditions if (item.entity, item.key) == ("metric", order.key)]
+    walk = [values.c.experiment_id.in_(asked.experiments), values.c.key == order.key, values.c.value.is_not(None), *same]
     if position is not None:
-        query = query.where(values.c.value >= position[1] if order.ascending else values.c.value <= position[1])
-    return _page(tx, query, keys, count, position, first=1)
+        walk.append(values.c.value >= position[1] if order.ascending else values.c.value <= position[1])
+    steps = select(values.c.value).where(*walk).order_by(values.c.value if order.ascending else values.c.value.desc())
+    edge = tx.execute(steps.limit(1).offset(WALK)).scalar_one_or_none() if asked.conditions else None
+    near = [] if edge is None else [values.c.value < edge if order.ascending else values.c.value > edge]
+    tables = values.join(RUNS, RUNS.c.no == values.c.run)
+    query = select(RUNS.c.id, *(key.column for key in keys)).select_from(tables).where(*walk, *_scope(asked))
+    found = _page(tx, query.where(*near, *_members(asked, walking=True)), keys, count, position, first=1)
+    if len(found) < count and near:
+        return _page(tx, query.where(*_members(asked, walking=False)), keys, count, position, first=1)
+    return found
 
 
 def _page(
@@ -199,45 +216,54 @@ def _scope(asked: _Asked) -> list[ColumnElement[bool]]:
 
 
 def _fewest(tx: Connection, asked: _Asked) -> list[int] | None:
-    """Return the runs that the narrowest condition leaves, None while each leaves more than a few."""
+    """Return the runs that the narrowest conditions leave, None while all leave more than a few."""
     fewest: list[int] | None = None
-    for item in asked.conditions:
-        if item.entity != "attribute":
-            found = list(tx.execute(_matching(asked, item).limit(FEW + 1)).scalars())
-            if len(found) <= FEW and (fewest is None or len(found) < len(fewest)):
-                fewest = found
+    for (entity, key), items in _by_key(asked).items():
+        found = list(tx.execute(_matching(asked, entity, key, items).limit(FEW + 1)).scalars())
+        if len(found) <= FEW and (fewest is None or len(found) < len(fewest)):
+            fewest = found
     return fewest
 
 
 def _members(asked: _Asked, *, walking: bool) -> list[ColumnElement[bool]]:
     """Return the clauses of all conditions. walking: asked of one run after the other; else of all at once."""
-    return [_member(asked, item, walking=walking) for item in asked.conditions]
+    clauses = []
+    for item in asked.conditions:
+        if item.key in _TIMES and item.entity == "attribute":
+            clauses.append(compare_number(_TIMES[item.key], item, asked.text))
+        elif item.entity == "attribute":
+            clauses.append(compare_text(_TEXTS[item.key], item, asked.text))
+    for (entity, key), items in _by_key(asked).items():
+        table = _TABLES[entity]
+        if walking:
+            holds = [_holds(table, item, asked.text) for item in items]
+            clauses.append(select(table.c.run).where(table.c.run == RUNS.c.no, table.c.key == key, *holds).exists())
+        else:
+            clauses.append(RUNS.c.no.in_(_matching(asked, entity, key, items)))
+    return clauses
 
 
-def _member(asked: _Asked, item: Comparison, *, walking: bool) -> ColumnElement[bool]:
-    if item.entity == "attribute":
-        return (
-            compare_number(_TIMES[item.key], item, asked.text) if item.key in _TIMES else compare_text(_TEXTS[item.key], item, asked.text)
-        )
-    if not walking:
-        return RUNS.c.no.in_(_matching(asked, item))
-    table = _TABLES[item.entity]
-    return select(table.c.run).where(table.c.run == RUNS.c.no, table.c.key == item.key, _holds(table, item, asked.text)).exists()
+def _by_key(asked: _Asked) -> dict[tuple[str, str], list[Comparison]]:
+    """Return the conditions on what runs have under keys, those on one key together."""
+    found: dict[tuple[str, str], list[Comparison]] = {}
+    for item in asked.conditions:
+        if item.entity != "attribute":
+            found.setdefault((item.entity, item.key), []).append(item)
+    return found
 
 
-def _matching(asked: _Asked, item: Comparison) -> Any:
-    """Return the query for the runs of the experiments, deleted or not, that meet a condition: one range of one index."""
-    table = _TABLES[item.entity]
-    query = select(table.c.run).where(
-        table.c.experiment_id.in_(asked.experiments), table.c.key == item.key, _holds(table, item, asked.text)
-    )
+def _matching(asked: _Asked, entity: str, key: str, items: Sequence[Comparison]) -> Any:
+    """Return the query for the runs of the experiments, deleted or not, whose value under a key meets conditions: one range of an index."""
+    table = _TABLES[entity]
+    holds = [_holds(table, item, asked.text) for item in items]
+    query = select(table.c.run).where(table.c.experiment_id.in_(asked.experiments), table.c.key == key, *holds)
     if table is METRICS:
         return query
     return union_all(query.where(short(table.c.value)), query.where(long(table.c.value)))
 
 
-def _holds(table: Table, item: Comparison, text: str) -> ColumnElement[bool]:
-    return compare_number(table.c.value, item, text) if table is METRICS else compare_text(table.c.value, item, text)
+def _holds(table: Any, item: Comparison, text: str) -> ColumnElement[bool]:
+    return compare_number(table.c.value, item, text) if item.entity == "metric" else compare_text(table.c.value, item, text)
 
 
 def _is_moment(column: Any) -> bool:
