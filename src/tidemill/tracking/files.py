@@ -22,7 +22,7 @@ from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
 from tidemill.store.trees import Tree, TreeEntry, store_tree
 
-PATH_MAX = 4096
+PATH_MAX = 2048  # bytes; PostgreSQL takes at most a third of a page under one key
 _AT_ONCE = 256
 # Names that begin with a folder's path and a slash lie between the two, in the order of bytes.
 _SLASH, _BEHIND_SLASH = "/", "0"
@@ -104,12 +104,22 @@ _FIRST_WITHIN = Prepared(
 )
 
 
+def run_folder(experiment: int, run: str) -> str:
+    """Return the path under which the artifacts of a run lie."""
+    return f"{experiment}/{run}/artifacts"
+
+
+def model_folder(experiment: int, model: str) -> str:
+    """Return the path under which the files of a logged model lie."""
+    return f"{experiment}/models/{model}/artifacts"
+
+
 def check_path(path: str) -> str:
     """Return a path that may name a file or folder. Raises PathRefused."""
     if not path or path.startswith("/") or "\\" in path:
         raise PathRefused(path, "it is empty, absolute, or has backslashes")
-    if "\0" in path or len(path) > PATH_MAX:
-        raise PathRefused(path, f"it holds a NUL character, or more than {PATH_MAX} characters")
+    if "\0" in path or len(path.encode("utf-8", "replace")) > PATH_MAX:
+        raise PathRefused(path, f"it holds a NUL character, or more than {PATH_MAX} bytes")
     if any(part in ("", ".", "..") for part in path.rstrip("/").split("/")):
         raise PathRefused(path, "a part of it is empty, '.' or '..'")
     return path.rstrip("/")

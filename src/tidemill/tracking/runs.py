@@ -10,24 +10,25 @@ from sqlalchemy import (
     Connection,
     Index,
     Integer,
-    PrimaryKeyConstraint,
     Table,
     UniqueConstraint,
     bindparam,
     select,
+    type_coerce,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert as insert_or  # what is used of it here reads the same on SQLite
 
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
 from tidemill.catalog.prepared import Prepared
-from tidemill.catalog.schema import METADATA, Moment, Text, insert_new, upsert
-from tidemill.core.clock import from_micros
+from tidemill.catalog.schema import METADATA, Moment, Text
+from tidemill.core.clock import from_micros, micros
 from tidemill.core.errors import Conflict, NotFound
 from tidemill.core.ids import Digest, EventId, RunId, new_run_id
-from tidemill.core.values import Value, field
+from tidemill.core.values import Value, field, replace
 from tidemill.govern.workspace import Workspace
-from tidemill.tracking import facts, points
+from tidemill.tracking import facts, files, points
 from tidemill.tracking.experiments import EXPERIMENTS, View, write_experiment
 from tidemill.tracking.points import Points
 
@@ -56,16 +57,9 @@ RUNS = Table(
     Index("ix_runs_experiment", "project", "experiment_id", "deleted_at", "started_at", "id"),
     Index("ix_runs_parent", "project", "parent"),
 )
-RUN_ARTIFACTS = Table(
-    "run_artifacts",
-    METADATA,
-    Column("project", Text, nullable=False),
-    Column("run", Text, nullable=False),
-    Column("path", Text, nullable=False),
-    Column("digest", Text, nullable=False),
-    Column("size_bytes", BigInteger, nullable=False),
-    PrimaryKeyConstraint("project", "run", "path"),
-)
+
+_OWN = ("id", "experiment_id", "name", "kind", "parent", "status", "actor", "started_at", "ended_at", "deleted_at", "message")
+_GIVEN = ("project", "id", "experiment_id", "name", "kind", "parent", "status", "actor", "started_at", "message")
 
 
 class Seen(Value, frozen=True, kw_only=True, array_like=True):
@@ -76,7 +70,7 @@ class Seen(Value, frozen=True, kw_only=True, array_like=True):
 
 
 class RunArtifact(Value, frozen=True, kw_only=True):
-    """A file that a run left."""
+    """A file that a run left, by its path among them."""
 
     path: str
     digest: Digest
@@ -84,11 +78,15 @@ class RunArtifact(Value, frozen=True, kw_only=True):
 
 
 class Run(Value, frozen=True, kw_only=True):
-    """One execution, with the latest value of each metric (that of its highest step) and where it lies."""
+    """One execution, with the latest value of each metric (that of its highest step) and where it lies.
+
+    location: where its experiment's clients put artifacts, "" when this server keeps them.
+    """
 
     id: RunId
     experiment: str
     experiment_id: int
+    location: str
     name: str
     kind: RunKind
     parent: RunId | None
@@ -166,6 +164,18 @@ class _Found(Value, frozen=True, kw_only=True):
 _FIND = Prepared(
     select(RUNS.c.no, RUNS.c.experiment_id, RUNS.c.deleted_at).where(RUNS.c.project == bindparam("project"), RUNS.c.id == bindparam("id"))
 )
+_ADD = Prepared(insert_or(RUNS).values({name: bindparam(name) for name in _GIVEN}).on_conflict_do_nothing(index_elements=["project", "id"]))
+_SET_STATUS = Prepared(
+    update(RUNS)
+    .where(RUNS.c.no == bindparam("of"))
+    .values(status=bindparam("status"), ended_at=bindparam("ended_at"), message=bindparam("message"))
+)
+_READ = (
+    select(*(type_coerce(RUNS.c[name], BigInteger) if name.endswith("_at") else RUNS.c[name] for name in ("no", *_OWN)))
+    .add_columns(EXPERIMENTS.c.name, EXPERIMENTS.c.location)
+    .select_from(RUNS.join(EXPERIMENTS, (EXPERIMENTS.c.project == RUNS.c.project) & (EXPERIMENTS.c.id == RUNS.c.experiment_id)))
+)
+_READ_ONE = Prepared(_READ.where(RUNS.c.project == bindparam("project"), RUNS.c.id == bindparam("id")))
 
 
 def start_run(
@@ -193,9 +203,9 @@ def start_run(
         belongs = write_experiment(ws, tx, experiment)
         row = {
             "project": ws.project, "id": run_id, "experiment_id": belongs, "name": name, "kind": kind, "parent": parent,
-            "status": "running", "actor": ws.actor.id, "started_at": started_at or now, "message": "",
+            "status": "running", "actor": ws.actor.id, "started_at": micros(started_at or now), "message": "",
         }  # fmt: skip
-        if insert_new(tx, RUNS, [row]):
+        if _ADD.run(tx, row).rowcount:
             no = find_run(tx, ws.project, run_id).no
             facts.write_params(tx, no, belongs, params or {}, run=run_id)
             facts.write_tags(tx, no, belongs, tags or {})
@@ -216,14 +226,13 @@ def delete_tag(ws: Workspace, run: str, key: str) -> None:
 
 
 def log_artifact(ws: Workspace, run: RunId, path: str, data: bytes) -> RunArtifact:
-    """Keep bytes under a path of a run."""
+    """Keep bytes under a path of a run. Raises RunNotFound, RunInTrash, PathRefused, FileInTheWay."""
     ws.require("tracking.write", run)
+    files.check_path(path)
     artifact = RunArtifact(path=path, digest=ws.objects.put(data), size_bytes=len(data))
     with ws.catalog.transaction() as tx:
-        find_run(tx, ws.project, run)
-        row = {"project": ws.project, "run": run, "path": path, "digest": artifact.digest, "size_bytes": artifact.size_bytes}
-        upsert(tx, RUN_ARTIFACTS, [row])
-        link(tx, ws.project, source=f"run:{run}", target=f"artifact:{artifact.digest}", relation="wrote", at=ws.clock.now())
+        found = find_run(tx, ws.project, run)
+        files.write_file(ws, tx, f"{files.run_folder(found.experiment_id, run)}/{path}", artifact.digest, artifact.size_bytes)
     return artifact
 
 
@@ -276,10 +285,17 @@ def restore_run(ws: Workspace, run: str) -> None:
 
 
 def read_run(ws: Workspace, run: str) -> Run:
-    """Return a run by its id, deleted or not. Raises RunNotFound."""
+    """Return a run by its id, deleted or not, with its artifacts. Raises RunNotFound."""
     ws.require("tracking.read", run)
     with ws.catalog.reading() as tx:
         return _read(tx, ws.project, run)
+
+
+def read_runs(ws: Workspace, ids: Sequence[str]) -> list[Run]:
+    """Return runs in the order of ids, those that are there, deleted or not, without their artifacts."""
+    ws.require("tracking.read")
+    with ws.catalog.reading() as tx:
+        return _read_many(tx, ws.project, ids)
 
 
 def metric_history(ws: Workspace, run: str, key: str) -> Points:
@@ -350,7 +366,8 @@ def _write_status(
     message: str = "",
     cause: EventId | None = None,
 ) -> None:
-    tx.execute(update(RUNS).where(RUNS.c.no == no).values(status=status, ended_at=ended_at, message=message or before.message))
+    ended = None if ended_at is None else micros(ended_at)
+    _SET_STATUS.run(tx, {"of": no, "status": status, "ended_at": ended, "message": message or before.message})
     if status in OPEN:
         if before.status not in OPEN:
             ws.record(tx, RunStarted(run=before.id, name=before.name, run_kind=before.kind), subject=before.node, cause=cause)
@@ -365,43 +382,32 @@ def _read(tx: Connection, project: str, run: str) -> Run:
     found = _read_many(tx, project, [run])
     if not found:
         raise RunNotFound(run)
-    return found[0]
+    return replace(found[0], artifacts=_artifacts(tx, project, found[0]))
 
 
 def _read_many(tx: Connection, project: str, ids: Sequence[str], *, details: bool = True) -> list[Run]:
-    if not ids:
-        return []
-    named = RUNS.join(EXPERIMENTS, (EXPERIMENTS.c.project == RUNS.c.project) & (EXPERIMENTS.c.id == RUNS.c.experiment_id))
-    query = select(RUNS, EXPERIMENTS.c.name.label("experiment")).select_from(named).where(RUNS.c.project == project, RUNS.c.id.in_(ids))
-    rows = {row.id: row for row in tx.execute(query)}
-    numbers = [row.no for row in rows.values()] if details else []
+    if len(ids) == 1:
+        rows = _READ_ONE.run(tx, {"project": project, "id": ids[0]}).fetchall()
+    else:
+        rows = [tuple(row) for row in tx.execute(_READ.where(RUNS.c.project == project, RUNS.c.id.in_(ids)))] if ids else []
+    numbers = [row[0] for row in rows] if details else []
     params, tags = facts.read_texts(tx, facts.PARAMS, numbers), facts.read_texts(tx, facts.TAGS, numbers)
-    latest, files = facts.read_latest(tx, numbers), _files(tx, project, list(rows)) if details else {}
-    runs = []
-    for row in (rows[i] for i in ids if i in rows):
-        seen = latest.get(row.no, ())
-        own = {name: getattr(row, name) for name in _OWN}
-        runs.append(
-            Run(
-                **own,
-                params=params.get(row.no, {}),
-                tags=tags.get(row.no, {}),
-                metrics={key: value for key, value, _, _ in seen},
-                last={key: Seen(step=step, at=from_micros(at)) for key, _, step, at in seen},
-                artifacts=tuple(files.get(row.id, ())),
-            )
+    latest = facts.read_latest(tx, numbers)
+    runs = {}
+    for no, *own, experiment, location in rows:
+        seen = latest.get(no, ())
+        given = {name: _moment(value) if name.endswith("_at") else value for name, value in zip(_OWN, own, strict=True)}
+        runs[given["id"]] = Run(
+            **given,
+            experiment=experiment,
+            location=location,
+            params=params.get(no, {}),
+            tags=tags.get(no, {}),
+            metrics={key: value for key, value, _, _ in seen},
+            last={key: Seen(step=step, at=from_micros(at)) for key, _, step, at in seen},
         )
-    return runs
+    return [runs[i] for i in ids if i in runs]
 
 
-_OWN = (
-    "id", "experiment", "experiment_id", "name", "kind", "parent", "status", "actor", "started_at", "ended_at", "deleted_at", "message",
-)  # fmt: skip
-
-
-def _files(tx: Connection, project: str, ids: Sequence[str]) -> dict[str, list[RunArtifact]]:
-    files: dict[str, list[RunArtifact]] = {}
-    mine = (RUN_ARTIFACTS.c.project == project) & RUN_ARTIFACTS.c.run.in_(ids)
-    for row in tx.execute(select(RUN_ARTIFACTS).where(mine).order_by(RUN_ARTIFACTS.c.path)):
-        files.setdefault(row.run, []).append(RunArtifact(path=row.path, digest=Digest(row.digest), size_bytes=row.size_bytes))
-    return files
+def _moment(value: int | None) -> datetime | None:
+    return None if value is None else from_micros(value)
