@@ -22,7 +22,7 @@ from tidemill.govern.audit import list_events
 from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace, create_project
 from tidemill.registry.aliases import AliasNotFound, promote
-from tidemill.registry.versions import ModelNotFound
+from tidemill.registry.models import ModelNotFound
 
 
 def variant(name: str) -> Variant:

@@ -18,7 +18,8 @@ from tidemill.features.definitions import PlansCollide
 from tidemill.govern.audit import list_events
 from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace
-from tidemill.registry.aliases import ChecksFailed, read_aliases
+from tidemill.registry.aliases import read_aliases
+from tidemill.registry.promotion import ChecksFailed
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from tidemill.checks.check import CheckResult, Evidence, EvidenceTable
 from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_version
+from tidemill.registry.bundles import read_spec
 from tidemill.registry.cards import render_card, write_card
-from tidemill.registry.versions import read_spec
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,8 @@ from tidemill.govern.workspace import Workspace
 from tidemill.monitor.monitors import MonitorSpec, WindowReference, create_monitor
 from tidemill.monitor.service import run_due
 from tidemill.registry.aliases import promote
-from tidemill.registry.versions import ModelVersion, attach_card
+from tidemill.registry.cards import attach_card
+from tidemill.registry.versions import ModelVersion
 from tidemill.serving.journal import JournalWriter, LabelRecord, PredictionRecord, labels_folder, predictions_folder
 from tidemill.tracking.runs import end_run, log_artifact, log_metrics, start_run
 

@@ -10,7 +10,7 @@ from tests import world
 from tidemill.client.client import Client
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.govern.workspace import Workspace
-from tidemill.registry.versions import attach_card
+from tidemill.registry.cards import attach_card
 from tidemill.server.inprocess import InProcessTransport
 
 
@@ -80,8 +80,8 @@ def test_a_run_is_logged_and_read_back(client: Client) -> None:
 
 def test_a_run_that_is_asked_for_twice_starts_once(client: Client) -> None:
     body = {"experiment": "e", "name": "n", "id": "0" * 32}
-    first = client._caller.post("/runs", body)
-    assert client._caller.post("/runs", body)["started_at"] == first["started_at"]
+    first = client.caller.post("/runs", body)
+    assert client.caller.post("/runs", body)["started_at"] == first["started_at"]
     assert len(client.runs.list()) == 1
 
 

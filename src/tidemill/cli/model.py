@@ -7,7 +7,7 @@ import click
 from tidemill.checks.check import list_checks
 from tidemill.cli.show import emit, json_option, opened, table, workspace_options
 from tidemill.core.errors import NotFound
-from tidemill.registry import aliases, versions
+from tidemill.registry import aliases, models, versions
 
 
 @click.group()
@@ -21,8 +21,8 @@ def model() -> None:
 def list_(home: Path | None, project: str | None, as_json: bool) -> None:
     """List models with their newest versions."""
     ws = opened(home, project)
-    found = [version for known in versions.list_models(ws) for version in versions.list_versions(ws, known.name, limit=10)]
-    held = {(known.name, v): alias for known in versions.list_models(ws) for alias, v in aliases.read_aliases(ws, known.name).items()}
+    found = [version for known in models.list_models(ws) for version in versions.list_versions(ws, known.name, limit=10)]
+    held = {(known.name, v): alias for known in models.list_models(ws) for alias, v in aliases.read_aliases(ws, known.name).items()}
     rows = [(v.name, v.version, held.get((v.name, v.version), ""), v.verdict, v.created_at, v.run) for v in found]
     emit(found, as_json=as_json, text=lambda: table(("model", "version", "alias", "checks", "made", "run"), rows))
 

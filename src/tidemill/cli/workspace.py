@@ -14,7 +14,7 @@ from tidemill.core.values import Json, Value
 from tidemill.datasets.versions import list_datasets
 from tidemill.govern.audit import verify_audit
 from tidemill.govern.workspace import Workspace, init_workspace
-from tidemill.registry.versions import list_models
+from tidemill.registry.models import list_models
 from tidemill.server.supervisor import Running, read_running
 from tidemill.store.upkeep import verify
 from tidemill.tracking.runs import list_runs

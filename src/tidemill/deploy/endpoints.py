@@ -16,11 +16,12 @@ from tidemill.features.definitions import compile_plan
 from tidemill.features.online import ReadPlan
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_version
-from tidemill.registry.versions import ModelVersion, read_spec
+from tidemill.registry.bundles import read_spec
+from tidemill.registry.versions import ModelVersion, bundle_of, fetch_key
 
 
 class Variant(Value, frozen=True, kw_only=True):
-    """A model version behind an endpoint."""
+    """A model version behind an endpoint. model: the key of the registered model, which outlasts its name."""
 
     name: str
     model: ModelName
@@ -131,8 +132,14 @@ class EndpointNotFound(NotFound):
 
 
 def variant_of(version: ModelVersion) -> Variant:
-    """Return the variant that stands for a model version."""
-    return Variant(name=f"v{version.version}", model=version.name, version=version.version, bundle=version.bundle)
+    """Return the variant that stands for a model version. Raises FilesElsewhere for one whose files are not in this workspace."""
+    return Variant(name=f"v{version.version}", model=version.key, version=version.version, bundle=bundle_of(version))
+
+
+def version_of(ws: Workspace, variant: Variant) -> ModelVersion:
+    """Return the model version that a variant stands for, whatever its model is called by now."""
+    with ws.catalog.reading() as tx:
+        return fetch_key(tx, ws.project, variant.model, variant.version)
 
 
 def create_endpoint(
@@ -156,12 +163,12 @@ def create_endpoint(
     variant, now = variant_of(version), ws.clock.now()
     yardstick = variant_of(read_version(ws, benchmark)) if benchmark is not None else None
     if yardstick is not None:
-        check_model(name, version.name, yardstick)
+        check_model(name, version.key, yardstick)
     read_plan(ws, [variant, *([yardstick] if yardstick else [])])
     route = Route(variants=(variant,), shares={variant.name: 1.0})
     with ws.catalog.transaction() as tx:
         row = {
-            "project": ws.project, "name": name, "model": version.name, "sticky_by": sticky_by, "benchmark": yardstick,
+            "project": ws.project, "name": name, "model": version.key, "sticky_by": sticky_by, "benchmark": yardstick,
             "owner": ws.actor.id, "created_at": now,
         }  # fmt: skip
         if not insert_new(tx, ENDPOINTS, [row]):

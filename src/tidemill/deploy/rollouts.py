@@ -21,13 +21,16 @@ from tidemill.deploy.endpoints import (
     read_endpoint,
     read_plan,
     variant_of,
+    version_of,
     write_route,
 )
 from tidemill.deploy.judge import Comparison, Decision, compare, decide
 from tidemill.deploy.plans import RolloutPlan
 from tidemill.govern.workspace import Workspace
-from tidemill.registry.aliases import ChecksFailed, read_version, write_alias
-from tidemill.registry.versions import fetch_version
+from tidemill.registry.aliases import read_version, write_alias
+from tidemill.registry.locks import VersionLocked, check_unlocked
+from tidemill.registry.promotion import check_override, check_promotable
+from tidemill.registry.versions import fetch_key
 
 State = Literal["running", "promoted", "rolled_back", "dropped"]
 _OUTCOMES: dict[str, State] = {"promote": "promoted", "roll_back": "rolled_back", "drop": "dropped"}
@@ -128,14 +131,12 @@ def start_rollout(
     """Set a model version against the one that leads an endpoint.
 
     Raises RolloutActive, Conflict when it leads already, ChecksFailed unless an approver overrides with a reason, Invalid for another
-    model, PlansCollide when it cannot be served beside the champion.
+    model, PlansCollide when it cannot be served beside the champion, VersionLocked when one of the two is locked.
     """
     ws.require("deploy.approve" if override else "deploy.write", endpoint)
-    if override and not reason:
-        raise Invalid("an override needs a reason; say why with --reason")
+    check_override(override=override, reason=reason)
     version, now = read_version(ws, reference), ws.clock.now()
-    if version.verdict == "fail" and not override:
-        raise ChecksFailed(version.name, version.version)
+    check_promotable(version, override=override)
     challenger = variant_of(version)
     there = read_endpoint(ws, endpoint)
     check_model(endpoint, there.model, challenger)
@@ -148,6 +149,7 @@ def start_rollout(
         champion = before.route.leader
         if champion.name == challenger.name:
             raise Conflict(f"model {version.name}@{version.version} leads endpoint {endpoint!r} already; there is nothing to roll out")
+        _check_unlocked(tx, ws.project, champion, challenger)
         made = Rollout(
             id=new_id(), endpoint=endpoint, champion=champion, challenger=challenger, plan=plan, stage=0, state="running", started_at=now,
             stage_at=now, next_at=now + plan.every, ended_at=None, reason=reason, seen=None,
@@ -191,6 +193,8 @@ def advance(
     )
     if fault:
         decision = replace(decision, reason=f"{decision.reason}; {fault}")
+    if decision.action == "promote" and (kept := _kept(ws, rollout)):
+        decision = replace(decision, action="hold", reason=f"{decision.reason}; it waits, for {kept}")
     with ws.catalog.transaction() as tx:
         mine = (ROLLOUTS.c.project == ws.project) & (ROLLOUTS.c.id == rollout.id)
         same = mine & (ROLLOUTS.c.state == "running") & (ROLLOUTS.c.stage == rollout.stage)
@@ -227,7 +231,7 @@ def roll_back(ws: Workspace, endpoint: str, *, reason: str, cause: EventId | Non
             )
         back = Route(variants=(standby[0], route.leader), shares={standby[0].name: 1.0})
         write_route(ws, tx, endpoint, back, reason=reason, cause=cause)
-        write_alias(ws, tx, fetch_version(tx, ws.project, standby[0].model, standby[0].version), alias=CHAMPION, reason=reason, cause=cause)
+        write_alias(ws, tx, fetch_key(tx, ws.project, standby[0].model, standby[0].version), alias=CHAMPION, reason=reason, cause=cause)
         return fetch_endpoint(tx, ws.project, endpoint)
 
 
@@ -265,8 +269,24 @@ def _end(
     variants = (winner, *standby)
     write_route(ws, tx, rollout.endpoint, Route(variants=variants, shares={winner.name: 1.0}), reason=reason, cause=event_id)
     if outcome == "promoted":
-        version = fetch_version(tx, ws.project, winner.model, winner.version)
+        version = fetch_key(tx, ws.project, winner.model, winner.version)
         write_alias(ws, tx, version, alias=CHAMPION, reason=reason, cause=event_id)
+
+
+def _check_unlocked(tx: Connection, project: str, *variants: Variant) -> None:
+    """Raises VersionLocked when the alias may not go from one to the other, as it does when a rollout promotes."""
+    for variant in variants:
+        check_unlocked(tx, project, fetch_key(tx, project, variant.model, variant.version))
+
+
+def _kept(ws: Workspace, rollout: Rollout) -> str:
+    """Return why the challenger may not take over now, an empty text when it may."""
+    try:
+        with ws.catalog.reading() as tx:
+            _check_unlocked(tx, ws.project, rollout.champion, rollout.challenger)
+    except VersionLocked as error:
+        return str(error)
+    return ""
 
 
 def _standby(rollout: Rollout, endpoint: Endpoint) -> tuple[Variant, ...]:
@@ -275,7 +295,7 @@ def _standby(rollout: Rollout, endpoint: Endpoint) -> tuple[Variant, ...]:
 
 
 def _data_until(ws: Workspace, variant: Variant) -> str:
-    version = read_version(ws, f"{variant.model}@{variant.version}")
+    version = version_of(ws, variant)
     return version.tags.get(DATA_UNTIL) or version.created_at.isoformat()
 
 

@@ -14,8 +14,7 @@ from tidemill.datasets.versions import DatasetVersion
 from tidemill.datasets.versions import read_version as read_dataset
 from tidemill.deploy.endpoints import RouteSpan, list_endpoints, read_endpoint, route_history
 from tidemill.govern.workspace import Workspace
-from tidemill.registry.aliases import read_version
-from tidemill.registry.versions import ModelVersion
+from tidemill.registry.versions import ModelVersion, fetch_key
 from tidemill.serving.config import endpoint_key
 from tidemill.serving.history import JournaledPrediction, find_prediction, read_labels
 from tidemill.tracking.runs import Run, list_runs, read_run
@@ -45,8 +44,8 @@ def trace(ws: Workspace, prediction_id: str, *, endpoint: str | None = None) -> 
     names = [known.name for known in ([read_endpoint(ws, endpoint)] if endpoint is not None else list_endpoints(ws))]
     found = find_prediction(ws.state, prediction_id, endpoints=[endpoint_key(ws.project, each) for each in names])
     name = found.endpoint.rpartition("/")[2]
-    model = read_version(ws, f"{found.model}@{found.version}")
     with ws.catalog.reading() as tx:
+        model = fetch_key(tx, ws.project, found.model, found.version)
         edges = walk(tx, ws.project, model.node)
         events = read_events(tx, ws.project, subject=f"endpoint:{name}", kinds=RELEASE_KINDS, until=found.at, limit=None)
     runs = _training_runs(ws, model)

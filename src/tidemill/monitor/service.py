@@ -37,7 +37,7 @@ from tidemill.monitor.monitors import (
     write_window,
 )
 from tidemill.monitor.report import WindowReport, to_checks
-from tidemill.registry.versions import fetch_version
+from tidemill.registry.versions import fetch_key
 from tidemill.serving.config import endpoint_key
 from tidemill.serving.history import inputs, read_labels, read_predictions
 from tidemill.stats.arrays import FloatArray
@@ -177,7 +177,7 @@ def _brought_along(ws: Workspace, predictions: pa.Table) -> str:
     )
     leader = counted.slice(0, 1).to_pylist()[0]
     with ws.catalog.reading() as tx:
-        version = fetch_version(tx, ws.project, leader["model"], leader["version"])
+        version = fetch_key(tx, ws.project, leader["model"], leader["version"])
     digest = version.tags.get(REFERENCE_TAG)
     if digest is None:
         raise NotFound(

@@ -8,7 +8,9 @@ from jinja2 import Environment, StrictUndefined
 from tidemill.checks.check import CheckResult
 from tidemill.core.signature import ModelSpec
 from tidemill.govern.workspace import Workspace
-from tidemill.registry.versions import ModelVersion, attach_card, read_spec
+from tidemill.registry.bundles import read_spec
+from tidemill.registry.locks import check_unlocked
+from tidemill.registry.versions import ModelVersion, bundle_of, fetch_key, touch_version
 
 TASK = "tabular-classification"
 _CARD = """\
@@ -69,9 +71,18 @@ def write_card(
     ws: Workspace, version: ModelVersion, checks: Sequence[CheckResult], *, sources: Sequence[str] = (), purpose: str = "", limits: str = ""
 ) -> ModelVersion:
     """Write the card of a version from its checks and keep it with the version."""
-    return attach_card(
-        ws, version, render_card(version, read_spec(ws, version.bundle), checks, sources=sources, purpose=purpose, limits=limits)
-    )
+    spec = read_spec(ws, bundle_of(version))
+    return attach_card(ws, version, render_card(version, spec, checks, sources=sources, purpose=purpose, limits=limits))
+
+
+def attach_card(ws: Workspace, version: ModelVersion, markdown: str) -> ModelVersion:
+    """Keep a text as the model card of a version. Raises VersionLocked."""
+    ws.require("registry.write", version.name)
+    digest = ws.objects.put(markdown.encode())
+    with ws.catalog.transaction() as tx:
+        check_unlocked(tx, ws.project, version)
+        touch_version(tx, ws.project, version, at=ws.clock.now(), card=digest)
+        return fetch_key(tx, ws.project, version.key, version.version)
 
 
 def render_card(

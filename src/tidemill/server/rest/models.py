@@ -8,9 +8,10 @@ from tidemill.checks.check import CheckRecord
 from tidemill.core.errors import NotFound
 from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
-from tidemill.registry import aliases, versions
+from tidemill.registry import aliases, models, versions
 from tidemill.registry.aliases import AliasSet
-from tidemill.registry.versions import ModelVersion, RegisteredModel
+from tidemill.registry.models import RegisteredModel
+from tidemill.registry.versions import ModelVersion
 from tidemill.server.rest.route import Limit, Route
 
 
@@ -24,7 +25,7 @@ class PointAlias(Value, frozen=True, kw_only=True):
 
 def list_models(ws: Workspace) -> list[RegisteredModel]:
     """List registered models by name."""
-    return versions.list_models(ws)
+    return models.list_models(ws)
 
 
 def list_versions(ws: Workspace, name: str, *, limit: Limit = 100) -> list[ModelVersion]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import AliasSet, alias_history, read_aliases
-from tidemill.registry.versions import ModelVersion, RegisteredModel, list_models, list_versions
+from tidemill.registry.models import RegisteredModel, list_models
+from tidemill.registry.versions import ModelVersion, list_versions
 from tidemill.server.web.page import Page
 
 SHOWN_METRICS = 4

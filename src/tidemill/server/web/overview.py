@@ -14,7 +14,8 @@ from tidemill.govern.audit import list_events
 from tidemill.govern.workspace import Workspace
 from tidemill.monitor.alerts import Alert, list_alerts
 from tidemill.registry.aliases import read_aliases
-from tidemill.registry.versions import list_models, list_versions
+from tidemill.registry.models import list_models
+from tidemill.registry.versions import list_versions
 from tidemill.server.web.page import Page
 
 # What a reader wants to hear of; the audit page tells the rest.

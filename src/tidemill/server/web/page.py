@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -149,11 +150,11 @@ def short(digest: str, length: int = 10) -> str:
 def subject(node: str) -> str | None:
     """Return the path, within the project, of the page of a lineage node; None when it has none."""
     kind, _, name = node.partition(":")
-    bare, _, version = name.partition("@")
+    bare, at, version = name.rpartition("@")
     if kind == "run":
         return f"/runs/{name}"
     if kind == "endpoint":
         return f"/endpoints/{name}"
     if kind == "model":
-        return f"/models/{bare}/{version}" if version else "/models"
+        return f"/models/{quote(bare, safe='')}/{version}" if at and version.isdecimal() else "/models"
     return None

@@ -9,7 +9,9 @@ from tidemill.core.signature import ModelSpec
 from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import alias_history, read_aliases, read_version
-from tidemill.registry.versions import ModelVersion, read_spec
+from tidemill.registry.bundles import Described, describe_bundle
+from tidemill.registry.mlmodel import signature_columns
+from tidemill.registry.versions import ModelVersion
 from tidemill.server.web.lineage import Picture, picture
 from tidemill.server.web.page import Page
 from tidemill.tracking.runs import read_run
@@ -25,12 +27,14 @@ class Tenure(Value, frozen=True, kw_only=True):
 
 
 class VersionPage(Value, frozen=True, kw_only=True):
-    """Context of a model version's page. names: run id -> name, for the picture."""
+    """Context of a model version's page. signature: of an MLflow model, in short. names: run id -> name, for the picture."""
 
     version: ModelVersion
     aliases: tuple[str, ...]
     tenures: tuple[Tenure, ...]
-    spec: ModelSpec
+    files: Described | None
+    spec: ModelSpec | None
+    signature: dict[str, str]
     checks: tuple[CheckRecord, ...]
     picture: Picture
     names: dict[str, str]
@@ -44,6 +48,7 @@ def build(ws: Workspace, path: Mapping[str, str], _query: Mapping[str, str]) -> 
     with ws.catalog.reading() as tx:
         edges = [*walk(tx, ws.project, version.node), *walk(tx, ws.project, version.node, direction="downstream", depth=1)]
     drawn = picture(version.node, edges)
+    files = describe_bundle(ws, version.bundle) if version.bundle is not None else None
     return VersionPage(
         version=version,
         aliases=tuple(name for name, number in pointing.items() if number == version.version),
@@ -52,7 +57,9 @@ def build(ws: Workspace, path: Mapping[str, str], _query: Mapping[str, str]) -> 
             for held in alias_history(ws, version.name)
             if held.version == version.version
         ),
-        spec=read_spec(ws, version.bundle),
+        files=files,
+        spec=files.spec if files else None,
+        signature=signature_columns(files.mlmodel) if files and files.mlmodel else {},
         checks=tuple(list_checks(ws, version.node)),
         picture=drawn,
         names={node.name: read_run(ws, node.name.partition(":")[2]).name for node in drawn.nodes if node.kind == "run"},
