@@ -43,7 +43,7 @@ _NAMES: dict[str, str] = {
     "read_dataset": "tidemill.datasets.versions:read_version",
     "read_model": "tidemill.registry.aliases:read_version",
     "read_service": "tidemill.features.definitions:read_service",
-    "read_spec": "tidemill.registry.versions:read_spec",
+    "read_spec": "tidemill.registry.bundles:read_spec",
     "read_tree": "tidemill.store.trees:read_tree",
     "Real": "tidemill.training.tune:Real",
     "register": "tidemill.registry.versions:register",
