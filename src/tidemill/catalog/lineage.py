@@ -8,8 +8,11 @@ from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, Table, literal, select
+from sqlalchemy.dialects.postgresql import insert as insert_or  # what is used of it here reads the same on SQLite
 
-from tidemill.catalog.schema import METADATA, Moment, Text, insert_new
+from tidemill.catalog.prepared import Prepared
+from tidemill.catalog.schema import METADATA, Moment, Text
+from tidemill.core.clock import micros
 from tidemill.core.values import Value
 
 EDGES = Table(
@@ -24,6 +27,8 @@ EDGES = Table(
     Index("ix_edges_target", "project", "target"),
 )
 
+_LINK = Prepared(insert_or(EDGES).on_conflict_do_nothing())
+
 
 class Edge(Value, frozen=True, kw_only=True):
     """One step of lineage."""
@@ -36,7 +41,7 @@ class Edge(Value, frozen=True, kw_only=True):
 
 def link(tx: Connection, project: str, *, source: str, target: str, relation: str, at: datetime) -> None:
     """Record that target came of source. Recording it again changes nothing."""
-    insert_new(tx, EDGES, [{"project": project, "source": source, "target": target, "relation": relation, "at": at}])
+    _LINK.run(tx, {"project": project, "source": source, "target": target, "relation": relation, "at": micros(at)})
 
 
 def walk(

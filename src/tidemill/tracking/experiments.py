@@ -13,6 +13,7 @@ from sqlalchemy import (
     Integer,
     PrimaryKeyConstraint,
     Table,
+    bindparam,
     delete,
     func,
     select,
@@ -21,6 +22,7 @@ from sqlalchemy import (
 
 from tidemill.catalog.conditions import compare_number, compare_text, refuse_key
 from tidemill.catalog.events import EventBody
+from tidemill.catalog.prepared import Prepared
 from tidemill.catalog.schema import METADATA, Moment, Text, insert_new, upsert
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.filters import Comparison, Order, parse_filter, parse_order
@@ -60,6 +62,10 @@ EXPERIMENT_TAGS = Table(
     Column("value", Text, nullable=False),
     PrimaryKeyConstraint("project", "experiment_id", "key"),
 )
+
+_HERE = select(EXPERIMENTS.c.id).where(EXPERIMENTS.c.project == bindparam("project"), EXPERIMENTS.c.deleted_at.is_(None))
+_IN_USE = Prepared(_HERE.where(EXPERIMENTS.c.id == bindparam("id")))
+_NAMED = Prepared(_HERE.where(EXPERIMENTS.c.name == bindparam("name")))
 
 _ENTITIES = {"attribute": "attribute", "attributes": "attribute", "attr": "attribute", "tag": "tag", "tags": "tag"}
 _COLUMNS = {
@@ -146,9 +152,8 @@ def write_experiment(ws: Workspace, tx: Connection, experiment: str | int) -> in
     Raises ExperimentNotFound, ExperimentInTrash, Invalid.
     """
     if isinstance(experiment, int):
-        found = fetch_experiment(tx, ws.project, experiment)
-        if found.deleted_at is not None:
-            raise ExperimentInTrash(found)
+        if _IN_USE.run(tx, {"project": ws.project, "id": experiment}).fetchone() is None:
+            raise ExperimentInTrash(fetch_experiment(tx, ws.project, experiment))
         return experiment
     known = _find(tx, ws.project, experiment)
     if known is None:
@@ -295,9 +300,8 @@ def _active(tx: Connection, project: str, experiment: int) -> Experiment:
 
 
 def _find(tx: Connection, project: str, name: str) -> int | None:
-    query = select(EXPERIMENTS.c.id).where(EXPERIMENTS.c.project == project, EXPERIMENTS.c.name == name, EXPERIMENTS.c.deleted_at.is_(None))
-    found: int | None = tx.execute(query).scalar_one_or_none()
-    return found
+    found = _NAMED.run(tx, {"project": project, "name": name}).fetchone()
+    return None if found is None else int(found[0])
 
 
 def _insert(ws: Workspace, tx: Connection, name: str, *, location: str = "") -> int:

@@ -10,12 +10,13 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, PrimaryKeyConstraint, Table, bindparam, delete, select
+from sqlalchemy import BigInteger, Column, Connection, PrimaryKeyConstraint, Table, bindparam, delete, select, type_coerce
 
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
 from tidemill.catalog.prepared import Prepared
 from tidemill.catalog.schema import METADATA, Moment, Text, upsert
+from tidemill.core.clock import from_micros
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import Digest
 from tidemill.core.values import Value
@@ -96,11 +97,16 @@ _WITHIN = (
     .where(FILES.c.project == bindparam("project"), FILES.c.path > bindparam("after"), FILES.c.path < bindparam("end"))
     .order_by(FILES.c.path)
 )
+_FILES_BELOW = Prepared(
+    select(FILES.c.path, FILES.c.digest, FILES.c.size_bytes, type_coerce(FILES.c.at, BigInteger))
+    .where(FILES.c.project == bindparam("project"))
+    .where((FILES.c.path == bindparam("path")) | ((FILES.c.path >= bindparam("first")) & (FILES.c.path < bindparam("end"))))
+    .order_by(FILES.c.path)
+)
 _FIRST_WITHIN = Prepared(
     select(FILES.c.path)
     .where(FILES.c.project == bindparam("project"), FILES.c.path >= bindparam("first"), FILES.c.path < bindparam("end"))
     .order_by(FILES.c.path)
-    .limit(bindparam("some"))
 )
 
 
@@ -203,8 +209,9 @@ def keep_tree(ws: Workspace, path: str, entries: Sequence[TreeEntry]) -> None:
 
 def read_files(tx: Connection, project: str, path: str) -> Iterator[StoredFile]:
     """Yield the file under a path, or all that its folder holds, by path, in the caller's transaction."""
-    for row in tx.execute(select(FILES).where(_below(project, path)).order_by(FILES.c.path)):
-        yield _file(row)
+    inside = {"project": project, "path": path, "first": path + _SLASH, "end": path + _BEHIND_SLASH}
+    for found, digest, size_bytes, at in _FILES_BELOW.run(tx, inside).fetchall():
+        yield StoredFile(path=found, digest=Digest(digest), size_bytes=size_bytes, at=from_micros(at))
 
 
 def owner_of(path: str) -> str | None:
@@ -237,7 +244,7 @@ def _entries(tx: Connection, project: str, prefix: str) -> Iterator[FolderEntry]
 
 
 def _check_free(tx: Connection, project: str, path: str) -> None:
-    inside = {"project": project, "first": path + _SLASH, "end": path + _BEHIND_SLASH, "some": 1}
+    inside = {"project": project, "first": path + _SLASH, "end": path + _BEHIND_SLASH}
     if _FIRST_WITHIN.run(tx, inside).fetchone() is not None:
         raise FileInTheWay(path, path)
     parents = [str(parent) for parent in PurePosixPath(path).parents if str(parent) != "."]

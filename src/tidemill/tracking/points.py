@@ -112,20 +112,20 @@ def pieces_of(points: Iterable[tuple[str, float, int, int]]) -> tuple[list[Piece
 
 
 def append(tx: Connection, run: int, pieces: Sequence[Piece], count: int) -> None:
-    """Add points behind those that a run has; now and then, pack its tail."""
+    """Add points behind those that a run has; now and then, pack its tail. Its keys are about as many as these pieces have."""
     if not count:
         return
     _APPEND.run(tx, {"run": run, "points": count, "data": pack(pieces)})
     if count >= LOOK_EVERY or random.random() * LOOK_EVERY < count:
         tail = _TAIL_POINTS.run(tx, {"run": run}).fetchone()[0]
-        if tail >= PACK_POINTS:
-            pack_tail(tx, run, per_key=PACK_PER_KEY)
+        if tail >= PACK_POINTS and tail >= PACK_PER_KEY * len(pieces):
+            pack_tail(tx, run)
 
 
-def pack_tail(tx: Connection, run: int, *, per_key: int = 1) -> None:
-    """Turn the tail of a run into blocks, if each key's block has per_key points on average."""
+def pack_tail(tx: Connection, run: int) -> None:
+    """Turn the tail of a run into blocks."""
     gathered = _gather(tx, run)
-    if not gathered or sum(len(points) for points in gathered.values()) < per_key * len(gathered):
+    if not gathered:
         return
     last = dict(_LAST_NUMBERS.run(tx, {"run": run}).fetchall())
     rows = [

@@ -59,6 +59,7 @@ RUNS = Table(
 )
 
 _OWN = ("id", "experiment_id", "name", "kind", "parent", "status", "actor", "started_at", "ended_at", "deleted_at", "message")
+_MOMENTS = ("started_at", "ended_at", "deleted_at")
 _GIVEN = ("project", "id", "experiment_id", "name", "kind", "parent", "status", "actor", "started_at", "message")
 
 
@@ -396,7 +397,8 @@ def _read_many(tx: Connection, project: str, ids: Sequence[str], *, details: boo
     runs = {}
     for no, *own, experiment, location in rows:
         seen = latest.get(no, ())
-        given = {name: _moment(value) if name.endswith("_at") else value for name, value in zip(_OWN, own, strict=True)}
+        given: dict[str, Any] = dict(zip(_OWN, own, strict=True))
+        given.update({name: None if given[name] is None else from_micros(given[name]) for name in _MOMENTS})
         runs[given["id"]] = Run(
             **given,
             experiment=experiment,
@@ -409,5 +411,9 @@ def _read_many(tx: Connection, project: str, ids: Sequence[str], *, details: boo
     return [runs[i] for i in ids if i in runs]
 
 
-def _moment(value: int | None) -> datetime | None:
-    return None if value is None else from_micros(value)
+def _artifacts(tx: Connection, project: str, run: Run) -> tuple[RunArtifact, ...]:
+    folder = files.run_folder(run.experiment_id, run.id)
+    return tuple(
+        RunArtifact(path=file.path[len(folder) + 1 :], digest=file.digest, size_bytes=file.size_bytes)
+        for file in files.read_files(tx, project, folder)
+    )
