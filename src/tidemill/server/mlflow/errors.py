@@ -10,6 +10,10 @@ from tidemill.core.ids import new_id
 from tidemill.core.values import UNSET
 from tidemill.govern.keys import NotAuthenticated
 from tidemill.server.errors import BodyTooLarge
+from tidemill.tracking.experiments import ExperimentInTrash
+from tidemill.tracking.facts import ParamRewritten
+from tidemill.tracking.logged_models import ModelParamRewritten
+from tidemill.tracking.runs import RunInTrash
 
 LOG = logging.getLogger(__name__)
 _SHOWN = 200
@@ -89,6 +93,10 @@ CODES: Mapping[type[TidemillError], Told] = {
     NotSupported: Told(501, "NOT_IMPLEMENTED", ""),
     NotAuthenticated: Told(401, "UNAUTHENTICATED", ""),
     NotFound: Told(404, "RESOURCE_DOES_NOT_EXIST", "RESOURCE_NOT_FOUND"),
+    ExperimentInTrash: _INVALID,
+    RunInTrash: _INVALID,
+    ParamRewritten: _INVALID,
+    ModelParamRewritten: _INVALID,
     Conflict: Told(400, "RESOURCE_ALREADY_EXISTS", "RESOURCE_ALREADY_EXISTS"),
     Invalid: _INVALID,
     NotPermitted: Told(403, "PERMISSION_DENIED", "PERMISSION_DENIED"),

@@ -1,8 +1,16 @@
 """All of MLflow's API that Tidemill speaks: each noun brings its endpoints."""
 
-from tidemill.server.mlflow import server_info
+from tidemill.server.mlflow import batches, experiments, histories, inputs, logged_models, runs, server_info
 from tidemill.server.mlflow.endpoint import Endpoint
 from tidemill.server.mlflow.exchange import Stream
 
-ENDPOINTS: tuple[Endpoint, ...] = (*server_info.ENDPOINTS,)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *server_info.ENDPOINTS,
+    *experiments.ENDPOINTS,
+    *runs.ENDPOINTS,
+    *batches.ENDPOINTS,
+    *histories.ENDPOINTS,
+    *inputs.ENDPOINTS,
+    *logged_models.ENDPOINTS,
+)
 STREAMS: tuple[Stream, ...] = (*server_info.STREAMS,)
