@@ -160,12 +160,14 @@ def sample(points: Points, count: int) -> Points:
         points = Points(points.values[order], points.steps[order], points.times[order])
     if len(points) <= count:
         return points
-    stretches = max(1, (count - 2) // 2)
-    per = -(-len(points) // stretches)
-    full = len(points) // per
-    head = points.values[: full * per].reshape(full, per)
-    low = np.where(np.isnan(head), np.inf, head).argmin(axis=1) + np.arange(full) * per
-    high = np.where(np.isnan(head), -np.inf, head).argmax(axis=1) + np.arange(full) * per
+    per = -(-len(points) // max(1, (count - 2) // 2))
+    stretches = -(-len(points) // per)
+    table = np.full(stretches * per, np.nan)
+    table[: len(points)] = points.values
+    table = table.reshape(stretches, per)
+    begins = np.arange(stretches) * per
+    low = np.where(np.isnan(table), np.inf, table).argmin(axis=1) + begins
+    high = np.where(np.isnan(table), -np.inf, table).argmax(axis=1) + begins
     chosen = np.unique(np.concatenate([[0], low, high, [len(points) - 1]]))
     return Points(points.values[chosen], points.steps[chosen], points.times[chosen])
 
