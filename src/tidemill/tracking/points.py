@@ -162,9 +162,9 @@ def sample(points: Points, count: int) -> Points:
         return points
     per = -(-len(points) // max(1, (count - 2) // 2))
     stretches = -(-len(points) // per)
-    table = np.full(stretches * per, np.nan)
-    table[: len(points)] = points.values
-    table = table.reshape(stretches, per)
+    padded = np.full(stretches * per, np.nan)
+    padded[: len(points)] = points.values
+    table = padded.reshape(stretches, per)
     begins = np.arange(stretches) * per
     low = np.where(np.isnan(table), np.inf, table).argmin(axis=1) + begins
     high = np.where(np.isnan(table), -np.inf, table).argmax(axis=1) + begins
