@@ -80,7 +80,7 @@ def test_files_may_lie_elsewhere_or_be_of_any_kind(any_ws: Workspace) -> None:
     with pytest.raises(ModelNotFound, match=r"no model 'fraud' \(there are: delay\)"):
         create_version(any_ws, "fraud", origin=Origin())
     with any_ws.catalog.reading() as tx:
-        assert {edge.source for edge in walk(tx, any_ws.project, far.node)} == {"dataset:d@1", f"run:{'a' * 32}"}
+        assert {edge.source for edge in walk(tx, any_ws.project, far.node)} == {"dataset:d@1", f"run:{'a' * 32}", "logged-model:m-1"}
         told = read_events(tx, any_ws.project, kinds=["model.registered"])[0]
     assert told.body["tags"] == {"a": "b"}, "a text of a hundred pages is no news"
 

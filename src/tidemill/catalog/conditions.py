@@ -10,6 +10,7 @@ from tidemill.core.clock import from_micros
 from tidemill.core.filters import Comparison, FilterRefused
 
 _TEXT_OPS = "=, !=, LIKE, ILIKE, IN, NOT IN"
+_ESCAPES = tuple(map(chr, range(0xE000, 0xF8FF)))  # for private use: in nobody's text
 _NUMBER_OPS = "=, !=, <, <=, >, >="
 
 
@@ -24,10 +25,12 @@ def compare_text(column: Any, item: Comparison, text: str) -> ColumnElement[bool
         raise FilterRefused(text, item.position, f"{item.key!r} is text, which {item.op} does not compare; expected one of {_TEXT_OPS}")
     if not isinstance(item.value, str):
         raise FilterRefused(text, item.position, f"{item.key!r} is text; expected text in quotes")
-    if item.op == "LIKE":
-        return column.like(item.value)  # type: ignore[no-any-return]
-    if item.op == "ILIKE":
-        return func.lower(column).like(func.lower(item.value))
+    if item.op in ("LIKE", "ILIKE"):
+        # A backslash is a letter like any other: PostgreSQL would take it for an escape unless another one is named.
+        escape = next(mark for mark in _ESCAPES if mark not in item.value) if "\\" in item.value else None
+        if item.op == "ILIKE":
+            return func.lower(column).like(func.lower(item.value), escape=escape)
+        return column.like(item.value, escape=escape)  # type: ignore[no-any-return]
     return column == item.value if item.op == "=" else column != item.value  # type: ignore[no-any-return]
 
 

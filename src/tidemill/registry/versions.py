@@ -231,7 +231,8 @@ def _write_version(
     tx.execute(insert(MODEL_VERSIONS).values(project=ws.project, **{**row, "model": model.key, "bundle": bundle or ""}))
     write_version_tags(tx, ws.project, made, tags)
     touch_model(tx, ws.project, model.key, at=now)
-    for source in dict.fromkeys([*origin.sources, *([f"run:{origin.run}"] if origin.run else [])]):
+    known = (("run", origin.run), ("logged-model", origin.logged_model))
+    for source in dict.fromkeys([*origin.sources, *(f"{kind}:{name}" for kind, name in known if name)]):
         link(tx, ws.project, source=source, target=made.node, relation="made", at=now)
     event = ModelRegistered(name=made.name, version=made.version, bundle=bundle, verdict=made.verdict, tags=_brief(made.tags))
     ws.record(tx, event, subject=made.subject, reason=reason, cause=cause)
