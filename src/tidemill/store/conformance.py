@@ -57,6 +57,15 @@ class StoreConformance:
             with store.open(digest) as stream:
                 assert stream.read() == data
 
+    def test_an_adopted_file_is_taken_away_and_kept(self, store: ObjectStore, tmp_path: Path) -> None:
+        for data in (b"", b"tide", b"mill" * 3_000_000):
+            for _ in range(2):  # the second time it is there already
+                path = tmp_path / "made"
+                path.write_bytes(data)
+                store.adopt(path, digest_bytes(data))
+                assert not path.exists()
+                assert store.get(digest_bytes(data)) == data
+
     def test_a_file_is_one_object_whatever_way_it_came(self, store: ObjectStore, tmp_path: Path) -> None:
         data = bytes(range(256)) * 70_000  # above the size from which a bucket takes parts
         path = tmp_path / "big.bin"

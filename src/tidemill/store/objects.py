@@ -43,7 +43,7 @@ class ObjectStore(Protocol):
     - A put is atomic and durable: when it returns, the object survives a power cut (a bucket: is acknowledged); a writer
       that dies in mid-put leaves nothing that any method shows. The same bytes put twice are one object.
     - A put, of bytes that are there already too, makes the object young, so that `gc` spares it for its grace.
-    - put_file, open and local_path use bounded memory, whatever the size.
+    - put_file, adopt, open and local_path use bounded memory, whatever the size.
     - Bytes handed out by `get`, by `open` read to its end, or behind a fresh `local_path` of a remote store are verified:
       Corrupt names the digest. A remote store may cache what it has verified.
     - An unknown digest is NotFound, a malformed one Invalid, a store that cannot be written or reached Unavailable.
@@ -55,6 +55,13 @@ class ObjectStore(Protocol):
 
     def put_file(self, path: Path) -> Digest:
         """Store a file's content and return its digest. Raises NotFound when there is no such file."""
+        ...
+
+    def adopt(self, path: Path, digest: Digest) -> None:
+        """Store a file of the caller's own and take it away: it is moved where that is possible, not read again.
+
+        digest is what the caller found while it wrote the file.
+        """
         ...
 
     def open(self, digest: Digest) -> BinaryIO:

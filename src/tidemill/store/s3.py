@@ -63,6 +63,16 @@ class S3Store:
             self._upload(digest, chunks_of(path))
         return digest
 
+    def adopt(self, path: Path, digest: Digest) -> None:
+        if path.stat().st_size <= PART_BYTES:
+            data = path.read_bytes()
+            if (found := digest_bytes(data)) != digest:
+                raise ObjectCorrupt(digest, found, f"file {path}")
+            self._put_small(digest, data)
+        else:
+            self._upload(digest, chunks_of(path))
+        path.unlink()
+
     def open(self, digest: Digest) -> BinaryIO:
         return verified(self._download(digest), digest, self._where)
 
