@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 # name -> "module:attribute", imported when first asked for, so that `import tidemill` loads the standard library only.
 _NAMES: dict[str, str] = {
+    "ActiveRun": "tidemill.client.run:ActiveRun",
     "Aggregation": "tidemill.features.views:Aggregation",
     "auc": "tidemill.stats.scores:auc",
     "best_params": "tidemill.training.search:best_params",
@@ -50,6 +51,7 @@ _NAMES: dict[str, str] = {
     "replace": "tidemill.core.values:replace",
     "RolloutPlan": "tidemill.deploy.plans:RolloutPlan",
     "Rule": "tidemill.automate.rules:Rule",
+    "run": "tidemill.client.run:run",
     "run_pipeline": "tidemill.pipelines.engine:run_pipeline",
     "RunPipeline": "tidemill.automate.rules:RunPipeline",
     "score": "tidemill.training.model:score",

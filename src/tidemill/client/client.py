@@ -23,21 +23,30 @@ from tidemill.core.settings import caller_environment, find_home
 class Client:
     """Calls one server for one project. Safe from several threads; close it, or use it in a `with` block."""
 
-    def __init__(self, transport: Transport, *, project: str = "default", token: str | None = None, serving_url: str | None = None) -> None:
-        self.transport, self.project = transport, project
-        self._token, self._serving_url = token, serving_url
-        self._caller = Caller(transport, project)
-        self.datasets = Datasets(self._caller)
-        self.runs = Runs(self._caller)
-        self.models = Models(self._caller)
-        self.endpoints = Endpoints(self._caller)
-        self.features = Features(self._caller)
-        self.monitors = Monitors(self._caller)
-        self.alerts = Alerts(self._caller)
-        self.rules = Rules(self._caller)
-        self.jobs = Jobs(self._caller)
-        self.pipelines = Pipelines(self._caller)
-        self.audit = Audit(self._caller)
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        project: str = "default",
+        url: str | None = None,
+        token: str | None = None,
+        serving_url: str | None = None,
+    ) -> None:
+        """url and token: how the server was reached, for processes that branch off and need connections of their own."""
+        self.transport, self.project, self.url, self.token = transport, project, url, token
+        self._serving_url = serving_url
+        self.caller = Caller(transport, project)
+        self.datasets = Datasets(self.caller)
+        self.runs = Runs(self.caller)
+        self.models = Models(self.caller)
+        self.endpoints = Endpoints(self.caller)
+        self.features = Features(self.caller)
+        self.monitors = Monitors(self.caller)
+        self.alerts = Alerts(self.caller)
+        self.rules = Rules(self.caller)
+        self.jobs = Jobs(self.caller)
+        self.pipelines = Pipelines(self.caller)
+        self.audit = Audit(self.caller)
 
     def __repr__(self) -> str:
         return f"Client({self.transport!r}, project={self.project!r})"
@@ -56,25 +65,25 @@ class Client:
 
     def status(self) -> Doc:
         """Return which server this is, who the caller is, what time it is and where predictions are served."""
-        return self._caller.server("/status")
+        return self.caller.server("/status")
 
     def settings(self) -> Docs:
         """Return the server's settings and where each value came from."""
-        return self._caller.server("/settings")
+        return self.caller.server("/settings")
 
     def controller(self) -> Doc:
         """Return up to which moment the controller has done all that was due, and when it next has something to do."""
-        return self._caller.get("/controller")
+        return self.caller.get("/controller")
 
     def trace(self, prediction: str, *, endpoint: str | None = None) -> Doc:
         """Return the way from an answer back to feature values, model, run, code, data, checks and the decision that released it."""
-        return self._caller.get(f"/predictions/{segment(prediction)}/trace", endpoint=endpoint)
+        return self.caller.get(f"/predictions/{segment(prediction)}/trace", endpoint=endpoint)
 
     @cached_property
     def predictions(self) -> Predictions:
         """The data plane, at the address that was given or that the control plane names."""
         url = self._serving_url or self.status()["serving_url"]
-        return Predictions(open_transport(url, token=self._token), self.project)
+        return Predictions(open_transport(url, token=self.token), self.project)
 
     def predict(self, endpoint: str, rows: Sequence[Row], *, ids: Sequence[str] | None = None, at: datetime | None = None) -> Doc:
         """Score rows with an endpoint. ids name the predictions, so that a call that is sent again counts once."""
@@ -98,4 +107,6 @@ def connect(url: str | None = None, *, token: str | None = None, project: str | 
     said = caller_environment()
     place = url or said.get("url") or f"workspace:{find_home()}"
     key = token or said.get("token")
-    return Client(open_transport(place, token=key), project=project or said.get("project", "default"), token=key, serving_url=serving_url)
+    return Client(
+        open_transport(place, token=key), project=project or said.get("project", "default"), url=place, token=key, serving_url=serving_url
+    )

@@ -100,6 +100,7 @@ class LaneReader:
         noted = None if from_start else _noted(folder)
         self._at = noted or Place(min(_numbers(folder), default=1), 0)
         self._file = -1
+        self.lost_bytes = 0  # of segments that were left behind, as far as they could not be read
 
     def next(self) -> tuple[bytes, Place] | None:
         """Return the following record and where it ends; None while there is none."""
@@ -116,6 +117,7 @@ class LaneReader:
                     return record, self._at
                 if not ended:
                     return None
+            self.lost_bytes += self.left_bytes
             self.close()
             self._at = Place(self._at.segment + 1, 0)
 
@@ -131,7 +133,7 @@ class LaneReader:
 
     @property
     def left_bytes(self) -> int:
-        """How many bytes of this segment lie behind the last record: more than 0 at the end of a lane is what a crash cut off."""
+        """How many bytes of this segment lie behind the last record: at the end of a lane, what a crash tore."""
         try:
             return max(0, _segment(self.folder, self._at.segment).stat().st_size - max(self._at.offset, len(MAGIC)))
         except FileNotFoundError:

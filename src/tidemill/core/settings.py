@@ -138,6 +138,11 @@ def announce_run(run: str | None) -> str | None:
     return before
 
 
+def hash_seed() -> str:
+    """Return what decides the order of sets in this process: a number, or random."""
+    return os.environ.get("PYTHONHASHSEED") or "random"
+
+
 def state_folder() -> Path:
     """Return the folder in which programs keep the state of this user. Source: XDG Base Directory Specification 0.8."""
     named = os.environ.get("XDG_STATE_HOME", "")

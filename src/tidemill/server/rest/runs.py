@@ -14,7 +14,7 @@ from tidemill.server.rest.route import Limit, Route
 from tidemill.tracking import batches, experiments, runs
 from tidemill.tracking.batches import Metric, Series
 from tidemill.tracking.experiments import Experiment
-from tidemill.tracking.runs import Run, RunArtifact, RunKind
+from tidemill.tracking.runs import Run, RunArtifact, RunKind, RunStatus
 
 
 class StartRun(Value, frozen=True, kw_only=True):
@@ -44,6 +44,14 @@ class EndRun(Value, frozen=True, kw_only=True):
 
     status: Literal["finished", "failed", "killed"] = "finished"
     message: str = ""
+    ended_at: datetime | None = None
+
+
+class UpdateRun(Value, frozen=True, kw_only=True):
+    """What to change of a run."""
+
+    name: str | None = None
+    status: RunStatus | None = None
     ended_at: datetime | None = None
 
 
@@ -120,6 +128,11 @@ def get_artifact(ws: Workspace, run: RunId, path: str) -> Path:
     return ws.objects.local_path(found[path])
 
 
+def update_run(ws: Workspace, run: RunId, *, body: UpdateRun) -> Run:
+    """Rename a run, or say anew how it stands: an ended one may be opened again."""
+    return runs.update_run(ws, run, name=body.name, status=body.status, ended_at=body.ended_at)
+
+
 def end_run(ws: Workspace, run: RunId, *, body: EndRun) -> Run:
     """Record how a run ended; ending it again changes nothing."""
     return runs.end_run(ws, run, status=body.status, message=body.message, ended_at=body.ended_at)
@@ -130,6 +143,7 @@ ROUTES = (
     Route("GET", "/runs", list_runs),
     Route("POST", "/runs", start_run, status=201),
     Route("GET", "/runs/{run}", get_run),
+    Route("PATCH", "/runs/{run}", update_run),
     Route("PUT", "/runs/{run}/params", log_params),
     Route("PUT", "/runs/{run}/tags", set_tags),
     Route("POST", "/runs/{run}/metrics", log_metrics),
