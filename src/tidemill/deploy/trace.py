@@ -7,17 +7,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidemill.catalog.events import Event, read_events
-from tidemill.catalog.lineage import Edge, walk
+from tidemill.catalog.lineage import Edge
 from tidemill.checks.check import CheckRecord, list_checks
 from tidemill.core.values import Value
 from tidemill.datasets.versions import DatasetVersion
-from tidemill.datasets.versions import read_version as read_dataset
 from tidemill.deploy.endpoints import RouteSpan, list_endpoints, read_endpoint, route_history
+from tidemill.deploy.origins import read_origins
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.versions import ModelVersion, fetch_key
 from tidemill.serving.config import endpoint_key
 from tidemill.serving.history import JournaledPrediction, find_prediction, read_labels
-from tidemill.tracking.runs import Run, list_runs, read_run
+from tidemill.tracking.runs import Run
 
 RELEASE_KINDS = ("endpoint.created", "rollout.started", "rollout.advanced", "rollout.ended", "endpoint.routed")
 
@@ -46,43 +46,21 @@ def trace(ws: Workspace, prediction_id: str, *, endpoint: str | None = None) -> 
     name = found.endpoint.rpartition("/")[2]
     with ws.catalog.reading() as tx:
         model = fetch_key(tx, ws.project, found.model, found.version)
-        edges = walk(tx, ws.project, model.node)
         events = read_events(tx, ws.project, subject=f"endpoint:{name}", kinds=RELEASE_KINDS, until=found.at, limit=None)
-    runs = _training_runs(ws, model)
-    # Equal artifacts are one node, so that the whole graph leads into other trainings too: the way back keeps to this one.
-    kept = _near(edges, {model.node, *(run.node for run in runs)})
-    sources = list(dict.fromkeys(edge.source for edge in kept))
+    origins = read_origins(ws, model)
     return Trace(
         prediction=found,
         label=_label(ws, prediction_id),
         model=model,
         checks=tuple(list_checks(ws, model.node)),
-        runs=runs,
-        code=next((run.tags["code"] for run in runs if "code" in run.tags), None),
-        datasets=tuple(read_dataset(ws, _reference(node)) for node in sources if node.startswith("dataset:")),
-        features=tuple(_reference(node) for node in sources if node.startswith(("service:", "view:"))),
-        lineage=kept,
+        runs=origins.runs,
+        code=origins.code,
+        datasets=origins.datasets,
+        features=origins.features,
+        lineage=origins.lineage,
         route=_route_at(ws, name, found.at),
         release=_release(events, model.version),
     )
-
-
-def _training_runs(ws: Workspace, model: ModelVersion) -> tuple[Run, ...]:
-    """Return the pipeline run that a model came of and its steps in their order, or the one run that registered it."""
-    if model.run is None:
-        return ()
-    own = read_run(ws, model.run)
-    if own.parent is None:
-        return (own,)
-    steps = list_runs(ws, parent=own.parent, limit=1000)
-    return (read_run(ws, own.parent), *sorted(steps, key=lambda run: (run.started_at, run.id)))
-
-
-def _near(edges: Sequence[Edge], nodes: set[str]) -> tuple[Edge, ...]:
-    """Return the edges into these nodes, and into the feature services and views that lead there."""
-    found = [edge for edge in edges if edge.target in nodes]
-    features = {edge.source for edge in found if edge.source.startswith("service:")}
-    return (*found, *(edge for edge in edges if edge.target in features and edge.target not in nodes))
 
 
 def _route_at(ws: Workspace, endpoint: str, at: datetime) -> RouteSpan | None:
@@ -106,7 +84,3 @@ def _label(ws: Workspace, prediction_id: str) -> float | str | None:
     labels = read_labels(ws.state)
     mine = labels.filter(pc.equal(labels["id"], pa.scalar(prediction_id))).to_pylist()
     return (mine[0]["value"] if mine[0]["text"] is None else mine[0]["text"]) if mine else None
-
-
-def _reference(node: str) -> str:
-    return node.partition(":")[2]
