@@ -6,8 +6,9 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tidemill.core.ids import ActorId
 from tidemill.core.settings import Settings
-from tidemill.govern.actors import check_project
+from tidemill.govern.actors import check_project, read_actor
 from tidemill.govern.keys import authenticate
 from tidemill.govern.workspace import Workspace
 from tidemill.server.errors import HostRefused, OriginRefused
@@ -39,6 +40,18 @@ class Access:
                 check_project(tx, name)
             self._projects.add(name)
         return self._ws.acting(actor, name)
+
+    def enter_as(self, actor: str, project: str) -> Workspace:
+        """Return the workspace for an actor that was let in before, with the role that it has now. Raises NotFound."""
+        if self.settings.authentication == "off":
+            return self._ws.acting(self._ws.actor, project)
+        with self._ws.catalog.reading() as tx:
+            return self._ws.acting(read_actor(tx, ActorId(actor), project=project), project)
+
+    @property
+    def state(self) -> Path:
+        """The folder that holds what Tidemill keeps."""
+        return self._ws.state
 
     def scratch(self) -> Path:
         """Return the folder for bodies under way: on the disk of the object store, so that keeping one is a rename."""

@@ -12,6 +12,7 @@ from tidemill.govern.keys import NotAuthenticated
 from tidemill.server.errors import BodyTooLarge
 from tidemill.tracking.experiments import ExperimentInTrash
 from tidemill.tracking.facts import ParamRewritten
+from tidemill.tracking.files import FileInTheWay
 from tidemill.tracking.logged_models import ModelParamRewritten
 from tidemill.tracking.runs import RunInTrash
 
@@ -51,6 +52,21 @@ class ContentTypeRefused(Invalid):
         super().__init__(f"the body's content type is {got or 'not given'!r}; expected application/json")
 
 
+class RangeRefused(Invalid):
+    """The range asked for lies outside the file."""
+
+    def __init__(self, asked: str, size_bytes: int) -> None:
+        self.asked, self.size_bytes = asked, size_bytes
+        super().__init__(f"range {asked[:80]!r} does not lie in a file of {size_bytes} bytes; ask for one such as bytes=0-{size_bytes - 1}")
+
+
+class TicketRefused(NotPermitted):
+    """The signed part of an address is not ours, or its time is over."""
+
+    def __init__(self) -> None:
+        super().__init__("this address was not given by this server, or its time is over; ask for a new one")
+
+
 class EndpointUnknown(NotFound):
     """MLflow's API has no such path, or not for this method."""
 
@@ -87,6 +103,7 @@ _INTERNAL = Told(500, "INTERNAL_ERROR", "CLIENT_INTERNAL_ERROR")
 
 # The nearest class up the hierarchy counts.
 CODES: Mapping[type[TidemillError], Told] = {
+    RangeRefused: Told(416, "INVALID_PARAMETER_VALUE", "INVALID_PARAMETER_VALUE"),
     BodyTooLarge: Told(413, "INVALID_PARAMETER_VALUE", "INVALID_PARAMETER_VALUE"),
     EndpointUnknown: Told(404, "ENDPOINT_NOT_FOUND", "RESOURCE_NOT_FOUND"),
     MethodUnknown: Told(405, "ENDPOINT_NOT_FOUND", "RESOURCE_NOT_FOUND"),
@@ -97,6 +114,7 @@ CODES: Mapping[type[TidemillError], Told] = {
     RunInTrash: _INVALID,
     ParamRewritten: _INVALID,
     ModelParamRewritten: _INVALID,
+    FileInTheWay: _INVALID,
     Conflict: Told(400, "RESOURCE_ALREADY_EXISTS", "RESOURCE_ALREADY_EXISTS"),
     Invalid: _INVALID,
     NotPermitted: Told(403, "PERMISSION_DENIED", "PERMISSION_DENIED"),

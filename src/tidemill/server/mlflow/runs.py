@@ -147,7 +147,7 @@ def to_info(run: Run) -> RunInfo:
         status=run.status.upper(),
         start_time=millis(run.started_at),
         end_time=UNSET if run.ended_at is None else millis(run.ended_at),
-        artifact_uri=f"{location_of(run.experiment_id, run.location)}/{run.id}/artifacts",
+        artifact_uri=artifact_uri(run),
         lifecycle_stage=run.lifecycle,
     )
 
@@ -165,6 +165,19 @@ def to_wire(ws: Workspace, found: Sequence[Run]) -> tuple[WireRun, ...]:
     """Return runs, with their datasets and models, as MLflow tells them."""
     links = links_of(ws, [run.id for run in found])
     return tuple(WireRun(info=to_info(run), data=to_data(run), inputs=links[run.id][0], outputs=links[run.id][1]) for run in found)
+
+
+def artifact_uri(run: Run) -> str:
+    """Return where a run's artifacts lie."""
+    return f"{location_of(run.experiment_id, run.location)}/{run.id}/artifacts"
+
+
+def read_run(ws: Workspace, run: str) -> Run:
+    """Return a run by its id, deleted or not, without its artifacts. Raises RunNotFound."""
+    found = runs.read_runs(ws, [run])
+    if not found:
+        raise RunNotFound(run)
+    return found[0]
 
 
 def create(ws: Workspace, request: Create) -> Found:
@@ -191,7 +204,7 @@ def create(ws: Workspace, request: Create) -> Found:
 
 def get(ws: Workspace, request: ById) -> Found:
     """Return a run, deleted or not."""
-    return Found(run=to_wire(ws, [_read(ws, request.run_id)])[0])
+    return Found(run=to_wire(ws, [read_run(ws, request.run_id)])[0])
 
 
 def update(ws: Workspace, request: Update) -> Updated:
@@ -203,7 +216,7 @@ def update(ws: Workspace, request: Update) -> Updated:
         status=_STATUSES.get(request.status),
         ended_at=None if request.end_time is None else moment(request.end_time),
     )
-    return Updated(run_info=to_info(_read(ws, request.run_id)))
+    return Updated(run_info=to_info(read_run(ws, request.run_id)))
 
 
 def delete(ws: Workspace, request: ById) -> Empty:
@@ -230,13 +243,6 @@ def search_runs(ws: Workspace, request: Search) -> FoundMany:
         page_token=request.page_token or None,
     )
     return FoundMany(runs=to_wire(ws, page.items) or UNSET, next_page_token=page.next or UNSET)
-
-
-def _read(ws: Workspace, run: str) -> Run:
-    found = runs.read_runs(ws, [run])
-    if not found:
-        raise RunNotFound(run)
-    return found[0]
 
 
 ENDPOINTS = (

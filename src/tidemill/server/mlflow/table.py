@@ -1,6 +1,6 @@
 """All of MLflow's API that Tidemill speaks: each noun brings its endpoints."""
 
-from tidemill.server.mlflow import batches, experiments, histories, inputs, logged_models, runs, server_info
+from tidemill.server.mlflow import artifacts, batches, experiments, histories, inputs, logged_models, runs, server_info, transfers
 from tidemill.server.mlflow.endpoint import Endpoint
 from tidemill.server.mlflow.exchange import Stream
 
@@ -12,5 +12,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *histories.ENDPOINTS,
     *inputs.ENDPOINTS,
     *logged_models.ENDPOINTS,
+    *artifacts.ENDPOINTS,
 )
-STREAMS: tuple[Stream, ...] = (*server_info.STREAMS,)
+STREAMS: tuple[Stream, ...] = (*server_info.STREAMS, *artifacts.STREAMS, *transfers.STREAMS)

@@ -1,0 +1,154 @@
+"""MLflow's artifact proxy: files in and out of the object store as streams, listing, deletion."""
+
+import posixpath
+from pathlib import Path
+
+from tidemill.core.values import UNSET, UnsetType, Wire
+from tidemill.govern.workspace import Workspace
+from tidemill.server.mlflow import bodies
+from tidemill.server.mlflow.bodies import Enter, Taken
+from tidemill.server.mlflow.endpoint import Endpoint
+from tidemill.server.mlflow.exchange import Exchange, Stream
+from tidemill.server.mlflow.paths import attachment, folder_path, media_type, safe_path
+from tidemill.server.mlflow.runs import artifact_uri, read_run
+from tidemill.server.mlflow.wire import DONE, Empty, Filled
+from tidemill.tracking import files
+from tidemill.tracking.files import FolderEntry, PathRefused, StoredFile
+
+PROXY = "/mlflow-artifacts/artifacts"
+_JSON = b"application/json"
+
+
+class FileInfo(Wire, frozen=True, kw_only=True):
+    """A file or folder as MLflow lists it."""
+
+    path: str
+    is_dir: bool
+    file_size: int | UnsetType = UNSET
+
+
+class List(Wire, frozen=True, kw_only=True):
+    """Which folder is asked for."""
+
+    path: str = ""
+
+
+class ListOfRun(Wire, frozen=True, kw_only=True):
+    """Which folder of a run's artifacts is asked for."""
+
+    run_id: Filled
+    path: str = ""
+
+
+class ByPath(Wire, frozen=True, kw_only=True):
+    """Names a file or folder."""
+
+    path: str
+
+
+class Listed(Wire, frozen=True, kw_only=True):
+    """What lies in a folder."""
+
+    files: tuple[FileInfo, ...] | UnsetType = UNSET
+
+
+class ListedOfRun(Listed, frozen=True, kw_only=True):
+    """What lies in a folder of a run's artifacts."""
+
+    root_uri: str
+
+
+async def upload(exchange: Exchange, path: str) -> None:
+    """Keep the body under a path."""
+    await exchange.run(_may_write, exchange, path)  # nobody unknown may fill the disk
+    await keep_body(exchange, path, exchange.enter)
+    await exchange.answer(200, b"{}", _JSON)
+
+
+async def download(exchange: Exchange, path: str) -> None:
+    """Give the file under a path."""
+    await give(exchange, path, await exchange.run(_find, exchange, path))
+
+
+async def keep_body(exchange: Exchange, path: str, enter: Enter) -> None:
+    """Receive the body, then keep it under a path of the workspace that enter opens."""
+    taken = await bodies.take(exchange, exchange.access.scratch())
+    try:
+        await exchange.run(_keep, enter, path, taken)
+    finally:
+        if taken.path is not None:
+            taken.path.unlink(missing_ok=True)
+
+
+async def give(exchange: Exchange, path: str, found: Path | bytes) -> None:
+    """Send what was found under a path: a file in pieces, a small one at once."""
+    headers = attachment(path)
+    if isinstance(found, bytes):
+        await exchange.answer(200, found, media_type(path), [*headers, (b"accept-ranges", b"bytes")])
+    else:
+        await bodies.give_file(exchange, found, media_type(path), headers)
+
+
+def list_proxy(ws: Workspace, request: List) -> Listed:
+    """List a folder, wherever it lies: names, not paths."""
+    return Listed(files=told(files.list_folder(ws, folder_path(request.path)), "") or UNSET)
+
+
+def list_of_run(ws: Workspace, request: ListOfRun) -> ListedOfRun:
+    """List a folder of a run's artifacts: paths below their root."""
+    run, folder = read_run(ws, request.run_id), folder_path(request.path)
+    root = files.run_folder(run.experiment_id, run.id)
+    found = files.list_folder(ws, posixpath.join(root, folder) if folder else root)
+    return ListedOfRun(root_uri=artifact_uri(run), files=told(found, folder) or UNSET)
+
+
+def delete(ws: Workspace, request: ByPath) -> Empty:
+    """Remove a file, or a folder with all that it holds. MLflow does not mind when nothing is there."""
+    files.delete_files(ws, safe_path(request.path))
+    return DONE
+
+
+def told(found: list[FolderEntry], folder: str) -> tuple[FileInfo, ...]:
+    """Return what lies in a folder as MLflow lists it, by name."""
+    return tuple(
+        FileInfo(path=posixpath.join(folder, entry.name), is_dir=entry.is_dir, file_size=UNSET if entry.is_dir else entry.size_bytes or 0)
+        for entry in sorted(found, key=lambda entry: entry.name)
+    )
+
+
+def read_stored(ws: Workspace, found: StoredFile) -> Path | bytes:
+    """Return a stored file: a small one as bytes, any other as a place on this machine."""
+    place = ws.objects.local_path(found.digest)
+    return place.read_bytes() if found.size_bytes <= bodies.SMALL_BYTES else place
+
+
+def _may_write(exchange: Exchange, path: str) -> None:
+    if path.endswith("/"):
+        raise PathRefused(path, "it ends with a slash, so it names no file")
+    exchange.enter().require("tracking.write", safe_path(path))
+
+
+def _find(exchange: Exchange, path: str) -> Path | bytes:
+    ws = exchange.enter()
+    found = files.find_file(ws, safe_path(path))
+    # A range is served from a file, so that it need not be cut here.
+    return ws.objects.local_path(found.digest) if exchange.header(b"range") else read_stored(ws, found)
+
+
+def _keep(enter: Enter, path: str, taken: Taken) -> None:
+    ws = enter()
+    if taken.path is not None and taken.digest is not None:
+        ws.objects.adopt(taken.path, taken.digest)
+        files.keep_file(ws, safe_path(path), taken.digest, taken.size_bytes)
+    else:
+        data = taken.data or b""
+        files.keep_file(ws, safe_path(path), ws.objects.put(data), len(data))
+
+
+_PLACES = tuple(f"/{api}/2.0{PROXY}/{{path:path}}" for api in ("api", "ajax-api"))
+ENDPOINTS = (
+    Endpoint("GET", PROXY, List, list_proxy),
+    Endpoint("DELETE", PROXY + "/{path:path}", ByPath, delete),
+    Endpoint("GET", "/mlflow/artifacts/list", ListOfRun, list_of_run),
+)
+STREAMS = (Stream("PUT", _PLACES, upload), Stream("GET", _PLACES, download))
