@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from tidemill.core.ids import ActorId
 from tidemill.core.settings import Settings
@@ -76,16 +75,19 @@ def check_origin(method: str, host: str, origin: str | None) -> None:
 class BrowserGuard:
     """Refuses requests that a foreign web page makes a browser send."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Sequence[str], check_hosts: bool) -> None:
-        self.app = app
+    def __init__(self, *, hosts: Sequence[str], check_hosts: bool) -> None:
         self.allowed = frozenset(name.lower() for name in (*LOCAL_HOSTS, *hosts))
         self.check_hosts = check_hosts
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            host = headers.get("host", "")
-            if self.check_hosts:
-                check_host(host, self.allowed)
-            check_origin(scope["method"], host, headers.get("origin"))
-        await self.app(scope, receive, send)
+    def check(self, scope: Scope) -> None:
+        """Raises HostRefused, OriginRefused."""
+        host, origin = b"", None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+            elif name == b"origin":
+                origin = value.decode("latin-1")
+        named = host.decode("latin-1")
+        if self.check_hosts:
+            check_host(named, self.allowed)
+        check_origin(scope["method"], named, origin)

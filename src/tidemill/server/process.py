@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=settings.drain_s,
     )
     sockets = [socket.socket(fileno=options.fd)] if options.fd is not None else None

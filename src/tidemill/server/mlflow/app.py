@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tidemill.core.codec import encode
-from tidemill.server.access import Access
+from tidemill.server.access import Access, BrowserGuard
 from tidemill.server.errors import BodyTooLarge
 from tidemill.server.mlflow.endpoint import Endpoint, read_body, read_query
 from tidemill.server.mlflow.errors import ContentTypeRefused, EndpointUnknown, MethodUnknown, error_answer
@@ -28,8 +28,10 @@ class MlflowApp:
     these would be a good part of that.
     """
 
-    def __init__(self, app: ASGIApp, *, access: Access, endpoints: Sequence[Endpoint], streams: Sequence[Stream]) -> None:
-        self._app, self._access = app, access
+    def __init__(
+        self, app: ASGIApp, *, access: Access, guard: BrowserGuard, endpoints: Sequence[Endpoint], streams: Sequence[Stream]
+    ) -> None:
+        self._app, self._access, self._guard = app, access, guard
         self._routing = Routing(endpoints, streams)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mlflow")
 
@@ -39,6 +41,7 @@ class MlflowApp:
             return
         exchange = Exchange(scope, receive, send, self._access, self._threads)
         try:
+            self._guard.check(scope)
             await self._answer(exchange)
         except CallerGone:
             pass  # there is nobody to be told
