@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tidemill.core.clock import from_micros
-from tidemill.core.errors import NotFound
-from tidemill.core.ids import RunId
+from tidemill.core.ids import Digest, RunId
 from tidemill.core.values import Meta, Value, field
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Limit, Route
-from tidemill.tracking import batches, experiments, runs
+from tidemill.tracking import batches, experiments, runs, uploads
 from tidemill.tracking.batches import Metric, Series
 from tidemill.tracking.experiments import Experiment
 from tidemill.tracking.runs import Run, RunArtifact, RunKind, RunStatus
+from tidemill.tracking.uploads import Receipt
 
 
 class StartRun(Value, frozen=True, kw_only=True):
@@ -53,6 +53,15 @@ class UpdateRun(Value, frozen=True, kw_only=True):
     name: str | None = None
     status: RunStatus | None = None
     ended_at: datetime | None = None
+
+
+class WholeFile(Value, frozen=True, kw_only=True):
+    """A file that was sent in parts, or is about to be: its digest, and those of its parts in order."""
+
+    path: str
+    digest: Digest
+    size_bytes: Annotated[int, Meta(ge=0)]
+    parts: tuple[Digest, ...]
 
 
 def list_experiments(ws: Workspace) -> list[Experiment]:
@@ -117,15 +126,22 @@ def metric_history(ws: Workspace, run: RunId, key: str) -> list[Metric]:
 
 def log_artifact(ws: Workspace, run: RunId, path: str, *, body: Path) -> RunArtifact:
     """Keep the bytes sent under a path of a run."""
-    return runs.log_artifact(ws, run, path, body.read_bytes())
+    return uploads.keep_artifact(ws, run, path, body)
+
+
+def put_part(ws: Workspace, digest: Digest, *, body: Path) -> None:
+    """Keep a part of a file until the file is whole. It is named by its digest (BLAKE3)."""
+    uploads.keep_part(ws, digest, body)
+
+
+def put_whole(ws: Workspace, run: RunId, *, body: WholeFile) -> Receipt:
+    """Keep a file that was sent in parts under a path of a run, or say which parts are missing."""
+    return uploads.keep_whole(ws, run, body.path, body.digest, body.size_bytes, body.parts)
 
 
 def get_artifact(ws: Workspace, run: RunId, path: str) -> Path:
     """Return the bytes under a path of a run."""
-    found = {artifact.path: artifact.digest for artifact in runs.read_run(ws, run).artifacts}
-    if path not in found:
-        raise NotFound(f"run {run} has no artifact {path!r} (it has: {', '.join(found) or 'none'})")
-    return ws.objects.local_path(found[path])
+    return ws.objects.local_path(uploads.find_artifact(ws, run, path).digest)
 
 
 def update_run(ws: Workspace, run: RunId, *, body: UpdateRun) -> Run:
@@ -151,5 +167,7 @@ ROUTES = (
     Route("GET", "/runs/{run}/metrics/{key:path}", metric_history),
     Route("PUT", "/runs/{run}/artifacts/{path:path}", log_artifact, status=201),
     Route("GET", "/runs/{run}/artifacts/{path:path}", get_artifact),
+    Route("PUT", "/file-parts/{digest}", put_part),
+    Route("POST", "/runs/{run}/files", put_whole),
     Route("PUT", "/runs/{run}/end", end_run),
 )
