@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from tidemill.catalog.readers import Readers
 from tidemill.catalog.writer import GroupWriter
 from tidemill.core.errors import ExtraMissing, Invalid, Unavailable
 from tidemill.core.settings import mask
@@ -33,56 +34,49 @@ class Catalog:
         kind, _, rest = url.partition(":")
         if kind == "sqlite" and rest:
             self.path: Path | None = (folder / rest).resolve()
-            self._writer, self._reader = _sqlite_engines(self.path)
-            self._group: GroupWriter | None = GroupWriter(self._writer, patiently=_patiently, patience_s=BUSY_S)
+            self._engine = _sqlite_engine(self.path)
+            self._group: GroupWriter | None = GroupWriter(self._engine, patiently=_patiently, patience_s=BUSY_S)
+            self._readers: Readers | None = Readers(self._engine, count=READERS, patiently=_patiently, patience_s=BUSY_S)
         elif kind in ("postgresql", "postgres"):
             self.path = None
-            self._writer = self._reader = _postgres_engine(url)
-            self._group = None  # the server gathers the commits of its connections itself
+            self._engine = _postgres_engine(url)
+            self._group = self._readers = None  # the server gathers the commits of its connections itself
         else:
             raise Invalid(f"catalog {mask(url)!r} is not known; expected sqlite:FILE or postgresql://USER:PASSWORD@HOST/NAME")
 
     @property
     def dialect(self) -> str:
-        return self._writer.dialect.name
+        return self._engine.dialect.name
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Yield a connection whose writes all happen or none. Waits its turn; raises Unavailable when that never comes."""
-        with _readable(self.url), self._group.transaction() if self._group else self._writer.begin() as connection:
+        with _readable(self.url), self._group.transaction() if self._group else self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection that sees one consistent state and must not write."""
-        with _readable(self.url), self._reader.begin() as connection:
+        with _readable(self.url), self._readers.reading() if self._readers else self._engine.begin() as connection:
             yield connection
 
     def close(self) -> None:
         """Give all connections back."""
-        if self._group:
-            self._group.close()
-        self._writer.dispose()
-        self._reader.dispose()
+        for lent in (self._group, self._readers):
+            if lent is not None:
+                lent.close()
+        self._engine.dispose()
 
 
-def _sqlite_engines(path: Path) -> tuple[Engine, Engine]:
-    def engine(size: int, **options: Any) -> Engine:
-        made = create_engine(
-            f"sqlite:///{path}",
-            **options,
-            poolclass=QueuePool,
-            pool_size=size,
-            max_overflow=0,
-            pool_timeout=BUSY_S,
-            connect_args={"timeout": 0.25, "check_same_thread": False, "isolation_level": None},
-        )
-        event.listen(made, "connect", _prepare_sqlite)
-        return made
-
-    readers = engine(READERS)
-    event.listen(readers, "begin", _begin_reading)
-    return engine(1, isolation_level="AUTOCOMMIT"), readers  # the group writer begins and commits by itself
+def _sqlite_engine(path: Path) -> Engine:
+    made = create_engine(
+        f"sqlite:///{path}",
+        isolation_level="AUTOCOMMIT",  # those who lend its connections begin and end transactions by themselves
+        poolclass=NullPool,
+        connect_args={"timeout": 0.25, "check_same_thread": False, "isolation_level": None},
+    )
+    event.listen(made, "connect", _prepare_sqlite)
+    return made
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -97,10 +91,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         _patiently(partial(cursor.execute, f"PRAGMA {pragma}"))
     cursor.close()
-
-
-def _begin_reading(connection: Connection) -> None:
-    _patiently(lambda: connection.exec_driver_sql("BEGIN"))
 
 
 def _patiently(act: Callable[[], object]) -> None:
