@@ -11,12 +11,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Connection, PrimaryKeyConstraint, Table, bindparam, delete, select, type_coerce
+from sqlalchemy.dialects.postgresql import insert as insert_or  # what is used of it here reads the same on SQLite
 
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
 from tidemill.catalog.prepared import Prepared
-from tidemill.catalog.schema import METADATA, Moment, Text, upsert
-from tidemill.core.clock import from_micros
+from tidemill.catalog.schema import METADATA, Moment, Text
+from tidemill.core.clock import from_micros, micros
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import Digest
 from tidemill.core.values import Value
@@ -103,6 +104,17 @@ _FILES_BELOW = Prepared(
     .where((FILES.c.path == bindparam("path")) | ((FILES.c.path >= bindparam("first")) & (FILES.c.path < bindparam("end"))))
     .order_by(FILES.c.path)
 )
+_ONE = Prepared(
+    select(FILES.c.digest, FILES.c.size_bytes, type_coerce(FILES.c.at, BigInteger)).where(
+        FILES.c.project == bindparam("project"), FILES.c.path == bindparam("path")
+    )
+)
+_COMING = insert_or(FILES)
+_PUT = Prepared(
+    _COMING.on_conflict_do_update(
+        index_elements=["project", "path"], set_={name: _COMING.excluded[name] for name in ("digest", "size_bytes", "at")}
+    )
+)
 _FIRST_WITHIN = Prepared(
     select(FILES.c.path)
     .where(FILES.c.project == bindparam("project"), FILES.c.path >= bindparam("first"), FILES.c.path < bindparam("end"))
@@ -124,7 +136,11 @@ def check_path(path: str) -> str:
     """Return a path that may name a file or folder. Raises PathRefused."""
     if not path or path.startswith("/") or "\\" in path:
         raise PathRefused(path, "it is empty, absolute, or has backslashes")
-    if "\0" in path or len(path.encode("utf-8", "replace")) > PATH_MAX:
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        raise PathRefused(path.encode("utf-8", "replace").decode(), "half a character stands in it") from None
+    if "\0" in path or size > PATH_MAX:
         raise PathRefused(path, f"it holds a NUL character, or more than {PATH_MAX} bytes")
     if any(part in ("", ".", "..") for part in path.rstrip("/").split("/")):
         raise PathRefused(path, "a part of it is empty, '.' or '..'")
@@ -143,7 +159,7 @@ def write_file(ws: Workspace, tx: Connection, path: str, digest: Digest, size_by
     """Write the row of a file and the edge from what left it, in the caller's transaction. Raises FileInTheWay."""
     _check_free(tx, ws.project, path)
     made = StoredFile(path=path, digest=digest, size_bytes=size_bytes, at=ws.clock.now())
-    upsert(tx, FILES, [{"project": ws.project, "path": path, "digest": digest, "size_bytes": size_bytes, "at": made.at}])
+    _PUT.run(tx, {"project": ws.project, "path": path, "digest": digest, "size_bytes": size_bytes, "at": micros(made.at)})
     if (node := owner_of(path)) is not None:
         link(tx, ws.project, source=node, target=f"artifact:{digest}", relation="wrote", at=made.at)
     return made
@@ -154,10 +170,10 @@ def find_file(ws: Workspace, path: str) -> StoredFile:
     ws.require("tracking.read", path)
     check_path(path)
     with ws.catalog.reading() as tx:
-        row = tx.execute(select(FILES).where(FILES.c.project == ws.project, FILES.c.path == path)).one_or_none()
+        row = _ONE.run(tx, {"project": ws.project, "path": path}).fetchone()
     if row is None:
         raise FileNotKept(path)
-    return _file(row)
+    return StoredFile(path=path, digest=Digest(row[0]), size_bytes=row[1], at=from_micros(row[2]))
 
 
 def list_folder(ws: Workspace, path: str) -> list[FolderEntry]:
@@ -247,17 +263,13 @@ def _check_free(tx: Connection, project: str, path: str) -> None:
     inside = {"project": project, "first": path + _SLASH, "end": path + _BEHIND_SLASH}
     if _FIRST_WITHIN.run(tx, inside).fetchone() is not None:
         raise FileInTheWay(path, path)
-    parents = [str(parent) for parent in PurePosixPath(path).parents if str(parent) != "."]
-    # Nothing lies directly in the folders of experiments, runs and models, so a handful of parents is looked for at most.
-    taken = tx.execute(select(FILES.c.path).where(FILES.c.project == project, FILES.c.path.in_(parents)).limit(1)).scalar_one_or_none()
-    if taken is not None:
-        raise FileInTheWay(path, taken)
+    parent = path.rpartition(_SLASH)[0]
+    while parent:
+        if _ONE.run(tx, {"project": project, "path": parent}).fetchone() is not None:
+            raise FileInTheWay(path, parent)
+        parent = parent.rpartition(_SLASH)[0]
 
 
 def _below(project: str, path: str) -> Any:
     inside = (FILES.c.path >= path + _SLASH) & (FILES.c.path < path + _BEHIND_SLASH)
     return (FILES.c.project == project) & ((FILES.c.path == path) | inside)
-
-
-def _file(row: Any) -> StoredFile:
-    return StoredFile(path=row.path, digest=Digest(row.digest), size_bytes=row.size_bytes, at=row.at)

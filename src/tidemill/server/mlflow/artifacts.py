@@ -60,7 +60,6 @@ class ListedOfRun(Listed, frozen=True, kw_only=True):
 
 async def upload(exchange: Exchange, path: str) -> None:
     """Keep the body under a path."""
-    await exchange.run(_may_write, exchange, path)  # nobody unknown may fill the disk
     await keep_body(exchange, path, exchange.enter)
     await exchange.answer(200, b"{}", _JSON)
 
@@ -72,7 +71,10 @@ async def download(exchange: Exchange, path: str) -> None:
 
 async def keep_body(exchange: Exchange, path: str, enter: Enter) -> None:
     """Receive the body, then keep it under a path of the workspace that enter opens."""
-    taken = await bodies.take(exchange, exchange.access.scratch())
+    if path.endswith("/"):
+        raise PathRefused(path, "it ends with a slash, so it names no file")
+    # Nobody unknown may fill the disk: a body that does not fit into memory is let in before it is taken.
+    taken = await bodies.take(exchange, exchange.access.scratch(), check=lambda: enter().require("tracking.write", safe_path(path)))
     try:
         await exchange.run(_keep, enter, path, taken)
     finally:
@@ -120,12 +122,6 @@ def read_stored(ws: Workspace, found: StoredFile) -> Path | bytes:
     """Return a stored file: a small one as bytes, any other as a place on this machine."""
     place = ws.objects.local_path(found.digest)
     return place.read_bytes() if found.size_bytes <= bodies.SMALL_BYTES else place
-
-
-def _may_write(exchange: Exchange, path: str) -> None:
-    if path.endswith("/"):
-        raise PathRefused(path, "it ends with a slash, so it names no file")
-    exchange.enter().require("tracking.write", safe_path(path))
 
 
 def _find(exchange: Exchange, path: str) -> Path | bytes:

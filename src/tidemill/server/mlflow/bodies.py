@@ -29,8 +29,8 @@ class Taken(NamedTuple):
     size_bytes: int
 
 
-async def take(exchange: Exchange, folder: Path) -> Taken:
-    """Receive a body. A small one stays in memory; a large one goes into a file in folder, hashed as it comes.
+async def take(exchange: Exchange, folder: Path, *, check: Callable[[], object] | None = None) -> Taken:
+    """Receive a body. A small one stays in memory; a large one goes into a file in folder, hashed as it comes, once check was passed.
 
     Raises CallerGone when the connection ends before the body does; nothing is left behind then.
     """
@@ -44,6 +44,8 @@ async def take(exchange: Exchange, folder: Path) -> Taken:
             size += len(piece)
             if size >= PIECE_BYTES:
                 if sink is None:
+                    if check is not None:
+                        await exchange.run(check)
                     sink = _Sink(folder)
                 if pending is not None:
                     await pending  # one piece is written while the next arrives, not more

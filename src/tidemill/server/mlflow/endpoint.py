@@ -121,6 +121,11 @@ def _without_null(data: Any) -> Any:
         return {name: _without_null(value) for name, value in data.items() if value is not None}
     if isinstance(data, list):
         return [_without_null(value) for value in data]
+    if isinstance(data, str) and not data.isascii():
+        try:
+            data.encode()
+        except UnicodeEncodeError:
+            raise BodyNotUnderstood("a text in it holds half a character (a lone surrogate)") from None
     return data
 
 
