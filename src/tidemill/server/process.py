@@ -14,6 +14,7 @@ from tidemill.core.errors import TidemillError
 from tidemill.core.process import follow_supervisor, on_stop, start_logging
 from tidemill.govern.workspace import open_workspace
 from tidemill.server.app import create_app
+from tidemill.server.corked import CorkedProtocol
 
 LOG = logging.getLogger("tidemill.control")
 
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=CorkedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
