@@ -34,6 +34,13 @@ SHOWN = {
     "run jobs": "queued",
     "model list": "champion",
     "model show delay@1": "calibration",
+    "model list --deleted": "none",
+    "model versions delay": "champion",
+    "model search": "delay",
+    "model search name='delay' --versions --limit 1": "delay",
+    "model compare delay@1 delay@2 --all": "signature",
+    "model where delay@1": "answers",
+    "model where delay@1 --past": "delay",
     "model history delay": "the first",
     "model card delay@1": "Late arrivals",
     "endpoint list": "v1",
@@ -54,6 +61,7 @@ SHOWN = {
 # What changes something, or needs an id: tested by themselves.
 APART = {
     "init", "up", "demo", "data add", "features apply", "features materialize", "pipeline run", "run show", "model alias",
+    "model tag", "model comment", "model describe", "model rename", "model rm", "model restore", "model move", "model lock", "model unlock",
     "endpoint create", "endpoint rollout", "endpoint rollback", "alert resolve", "access grant", "access key", "access revoke",
     "access project", "trace",
 }  # fmt: skip

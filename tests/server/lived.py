@@ -22,7 +22,8 @@ from tidemill.registry.aliases import promote
 from tidemill.registry.cards import attach_card
 from tidemill.registry.versions import ModelVersion
 from tidemill.serving.journal import JournalWriter, LabelRecord, PredictionRecord, labels_folder, predictions_folder
-from tidemill.tracking.runs import end_run, log_artifact, log_metrics, start_run
+from tidemill.tracking.batches import log_metrics
+from tidemill.tracking.runs import end_run, log_artifact, start_run
 
 CARD = (
     "# Late arrivals\n\nPredicts whether a flight arrives more than 15 minutes late.\n\n- Trained on January to May\n- AUC 0.76 in June\n"

@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "features": ("tidemill.cli.features:features", "Features: list, show, apply, materialize."),
     "pipeline": ("tidemill.cli.pipeline:pipeline", "Pipelines: run, list."),
     "run": ("tidemill.cli.run:run", "Runs: list, show, jobs."),
-    "model": ("tidemill.cli.model:model", "Models: list, show, alias, card."),
+    "model": ("tidemill.cli.model:model", "Models: search, show, compare, alias, move, lock, where."),
     "endpoint": ("tidemill.cli.endpoint:endpoint", "Endpoints: list, show, create, roll out, roll back."),
     "monitor": ("tidemill.cli.monitor:monitor", "Monitors: list, windows."),
     "alert": ("tidemill.cli.monitor:alert", "Alerts: list, resolve."),

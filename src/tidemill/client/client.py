@@ -11,6 +11,7 @@ from tidemill.client.call import Caller, Doc, Docs, segment
 from tidemill.client.datasets import Datasets
 from tidemill.client.endpoints import Endpoints
 from tidemill.client.features import Features
+from tidemill.client.model_versions import ModelVersions
 from tidemill.client.models import Models
 from tidemill.client.monitors import Alerts, Monitors
 from tidemill.client.predictions import Predictions, Row
@@ -39,6 +40,7 @@ class Client:
         self.datasets = Datasets(self.caller)
         self.runs = Runs(self.caller)
         self.models = Models(self.caller)
+        self.model_versions = ModelVersions(self.caller)
         self.endpoints = Endpoints(self.caller)
         self.features = Features(self.caller)
         self.monitors = Monitors(self.caller)

@@ -184,6 +184,14 @@ def read_version(ws: Workspace, reference: str, *, at: datetime | None = None) -
         return fetch_version(tx, ws.project, model.name, int(number), shown=reference)
 
 
+def resolve(ws: Workspace, reference: str) -> tuple[str, int | None]:
+    """Return the model that `NAME` names and no version, or the model and version that `NAME@3` or `NAME@alias` names."""
+    ws.require("registry.read", reference)
+    with ws.catalog.reading() as tx:
+        model, wanted = _split(tx, ws.project, reference)
+    return model.name, read_version(ws, reference).version if wanted else None
+
+
 def _split(tx: Connection, project: str, reference: str) -> tuple[RegisteredModel, str]:
     """Return the model and what stands behind the last @ of a reference; a name may hold an @ itself."""
     name, at, wanted = reference.rpartition("@")

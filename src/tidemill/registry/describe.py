@@ -55,16 +55,89 @@ class ModelTagged(EventBody, frozen=True, kw_only=True, tag="model.tagged"):
     removed: tuple[str, ...] = ()
 
 
+def change_model(
+    ws: Workspace,
+    name: str,
+    *,
+    new_name: str | None = None,
+    description: str | None = None,
+    owner: str | None = None,
+    reason: str = "",
+    cause: EventId | None = None,
+) -> RegisteredModel:
+    """Rename a model, describe it, give it to another owner: all that is given, or nothing of it.
+
+    A renamed model takes versions, aliases, lineage and history along. Raises ModelExists, ModelNotFound, VersionLocked, Invalid.
+    """
+    ws.require("registry.write", name)
+    if new_name is not None:
+        check_model_name(new_name)
+    if description is not None:
+        check_text(description, "description")
+    if owner is not None and (not owner.strip() or len(owner) > 256 or not owner.isprintable()):
+        raise Invalid(f"owner {owner[:80]!r} is not usable; expected the name of a person or team, of 1 to 256 characters")
+    try:
+        with ws.catalog.transaction() as tx:
+            return _change(
+                ws,
+                tx,
+                _open_model(tx, ws.project, name),
+                new_name=new_name,
+                description=description,
+                owner=owner,
+                reason=reason,
+                cause=cause,
+            )
+    except IntegrityError:  # somebody made one of that name at the same moment
+        raise ModelExists(new_name or name) from None
+
+
 def describe_model(ws: Workspace, name: str, description: str, *, reason: str = "", cause: EventId | None = None) -> RegisteredModel:
     """Write what a model is. Raises ModelNotFound, VersionLocked."""
-    ws.require("registry.write", name)
-    check_text(description, "description")
-    with ws.catalog.transaction() as tx:
-        model = _open_model(tx, ws.project, name)
-        touch_model(tx, ws.project, model.key, at=ws.clock.now(), description=description)
+    return change_model(ws, name, description=description, reason=reason, cause=cause)
+
+
+def rename_model(ws: Workspace, name: str, new_name: str, *, reason: str = "", cause: EventId | None = None) -> RegisteredModel:
+    """Give a model another name; versions, aliases, lineage and history follow. Raises ModelExists, ModelNotFound, VersionLocked."""
+    return change_model(ws, name, new_name=new_name, reason=reason, cause=cause)
+
+
+def give_model(ws: Workspace, name: str, owner: str, *, reason: str = "", cause: EventId | None = None) -> RegisteredModel:
+    """Make somebody the owner of a model: who is asked about it. Raises ModelNotFound, VersionLocked, Invalid."""
+    return change_model(ws, name, owner=owner, reason=reason, cause=cause)
+
+
+def _change(
+    ws: Workspace,
+    tx: Connection,
+    model: RegisteredModel,
+    *,
+    new_name: str | None,
+    description: str | None,
+    owner: str | None,
+    reason: str,
+    cause: EventId | None,
+) -> RegisteredModel:
+    changed: dict[str, str] = {}
+    told: list[EventBody] = []
+    if description is not None:
+        changed["description"] = description
         if description != model.description:
-            ws.record(tx, ModelDescribed(model=model.name, version=None), subject=model.subject, reason=reason, cause=cause)
-        return fetch_model(tx, ws.project, name)
+            told.append(ModelDescribed(model=model.name, version=None))
+    if owner is not None and owner != model.owner:
+        changed["owner"] = owner
+        told.append(ModelOwned(model=model.name, owner=owner, previous=model.owner))
+    if new_name is not None and new_name != model.name:
+        check_all_unlocked(tx, ws.project, model)
+        if find_model(tx, ws.project, new_name) is not None:
+            raise ModelExists(new_name)
+        changed["name"] = new_name
+        told.append(ModelRenamed(model=ModelName(new_name), previous=model.name))
+    if changed:
+        touch_model(tx, ws.project, model.key, at=ws.clock.now(), **changed)
+    for body in told:
+        ws.record(tx, body, subject=model.subject, reason=reason, cause=cause)
+    return fetch_model(tx, ws.project, changed.get("name", model.name))
 
 
 def describe_version(
@@ -79,42 +152,6 @@ def describe_version(
         if description != found.description:
             ws.record(tx, ModelDescribed(model=found.name, version=version), subject=found.subject, reason=reason, cause=cause)
         return fetch_key(tx, ws.project, found.key, version)
-
-
-def rename_model(ws: Workspace, name: str, new_name: str, *, reason: str = "", cause: EventId | None = None) -> RegisteredModel:
-    """Give a model another name; versions, aliases, lineage and history follow. Raises ModelExists, ModelNotFound, VersionLocked."""
-    ws.require("registry.write", name)
-    check_model_name(new_name)
-    try:
-        with ws.catalog.transaction() as tx:
-            return _rename(ws, tx, fetch_model(tx, ws.project, name), new_name, reason=reason, cause=cause)
-    except IntegrityError:  # somebody made one of that name at the same moment
-        raise ModelExists(new_name) from None
-
-
-def _rename(ws: Workspace, tx: Connection, model: RegisteredModel, new_name: str, *, reason: str, cause: EventId | None) -> RegisteredModel:
-    if new_name == model.name:
-        return model
-    check_all_unlocked(tx, ws.project, model)
-    if find_model(tx, ws.project, new_name) is not None:
-        raise ModelExists(new_name)
-    touch_model(tx, ws.project, model.key, at=ws.clock.now(), name=new_name)
-    event = ModelRenamed(model=ModelName(new_name), previous=model.name)
-    ws.record(tx, event, subject=model.subject, reason=reason, cause=cause)
-    return fetch_model(tx, ws.project, new_name)
-
-
-def give_model(ws: Workspace, name: str, owner: str, *, reason: str = "", cause: EventId | None = None) -> RegisteredModel:
-    """Make somebody the owner of a model: who is asked about it. Raises ModelNotFound, VersionLocked, Invalid."""
-    ws.require("registry.write", name)
-    if not owner.strip() or len(owner) > 256 or not owner.isprintable():
-        raise Invalid(f"owner {owner[:80]!r} is not usable; expected the name of a person or team, of 1 to 256 characters")
-    with ws.catalog.transaction() as tx:
-        model = _open_model(tx, ws.project, name)
-        touch_model(tx, ws.project, model.key, at=ws.clock.now(), owner=owner)
-        event = ModelOwned(model=model.name, owner=owner, previous=model.owner)
-        ws.record(tx, event, subject=model.subject, reason=reason, cause=cause)
-        return fetch_model(tx, ws.project, name)
 
 
 def tag_model(ws: Workspace, name: str, tags: Mapping[str, str], *, reason: str = "", cause: EventId | None = None) -> None:

@@ -2,7 +2,20 @@
 
 from collections.abc import Mapping
 
-from tidemill.server.rest import audit, datasets, endpoints, features, jobs, models, monitors, pipelines, rules, runs, status
+from tidemill.server.rest import (
+    audit,
+    datasets,
+    endpoints,
+    features,
+    jobs,
+    model_versions,
+    models,
+    monitors,
+    pipelines,
+    rules,
+    runs,
+    status,
+)
 from tidemill.server.rest.route import Route
 
 SERVER_PREFIX = "/api/v1"
@@ -13,7 +26,7 @@ PROJECT_NOUNS: Mapping[str, tuple[Route, ...]] = {
     "datasets": datasets.ROUTES,
     "features": features.ROUTES,
     "runs": runs.ROUTES,
-    "models": models.ROUTES,
+    "models": (*models.ROUTES, *model_versions.ROUTES),
     "endpoints": endpoints.ROUTES,
     "monitors": monitors.ROUTES,
     "rules": rules.ROUTES,
