@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 # name -> "module:attribute", imported when first asked for, so that `import tidemill` loads the standard library only.
 _NAMES: dict[str, str] = {
-    "ActiveRun": "tidemill.client.run:ActiveRun",
+    "ActiveRun": "tidemill.client.active_run:ActiveRun",
     "Aggregation": "tidemill.features.views:Aggregation",
     "auc": "tidemill.stats.scores:auc",
     "best_params": "tidemill.training.search:best_params",
@@ -56,6 +56,7 @@ _NAMES: dict[str, str] = {
     "RunPipeline": "tidemill.automate.rules:RunPipeline",
     "score": "tidemill.training.model:score",
     "score_bundle": "tidemill.training.evaluate:score_bundle",
+    "seed": "tidemill.client.seeds:seed",
     "shadow_canary_plan": "tidemill.deploy.plans:shadow_canary_plan",
     "slices_check": "tidemill.training.evaluate:slices_check",
     "split_by_time": "tidemill.training.splits:split_by_time",

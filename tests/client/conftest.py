@@ -11,6 +11,7 @@ from tests.client.faults import Proxy
 from tests.server.conftest import start_control
 from tidemill.client.client import Client, connect
 from tidemill.client.http import HttpTransport
+from tidemill.client.seeds import SEED
 from tidemill.core.clock import wait_until
 from tidemill.govern.workspace import Workspace, init_workspace
 from tidemill.server.app import create_app
@@ -24,6 +25,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(f"TIDEMILL_{name}", raising=False)
     monkeypatch.setenv("TIDEMILL_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
+    SEED.set(None)
     return tmp_path / "runs"
 
 

@@ -11,10 +11,10 @@ import pytest
 import tidemill as tm
 from tests.client.conftest import Plane
 from tests.client.faults import Proxy
+from tidemill.client.active_run import texts
 from tidemill.client.client import Client, connect
 from tidemill.client.columns import MetricRefused
 from tidemill.client.recorder import NotArrived, ParamChanged, RunOver
-from tidemill.client.run import texts
 from tidemill.core.clock import wait_until
 from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.settings import caller_environment

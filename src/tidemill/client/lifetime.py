@@ -8,17 +8,24 @@ import threading
 import traceback
 from contextvars import ContextVar
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakSet
+
+from tidemill.core.ids import RunId
 
 MESSAGE_LONGEST = 500
 TERMINATED = 128 + signal.SIGTERM
 
 
 class Living(Protocol):
-    """A run as far as its end goes. terminated: SIGTERM came while it was open."""
+    """A run as far as this module knows it. terminated: SIGTERM came while it was open."""
 
+    id: RunId
     terminated: bool
+
+    def tag(self, key: str, value: Any) -> None:
+        """Write a tag."""
+        ...
 
     def end_with_process(self, status: str, message: str) -> None:
         """Come to an end because the interpreter does."""

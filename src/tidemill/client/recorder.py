@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
-from typing import Any
+from typing import Any, Protocol
 
 from tidemill.client.call import Caller, segment
 from tidemill.client.columns import Columns
@@ -54,6 +54,14 @@ class NotArrived(Unavailable):
         )
 
 
+class Attendant(Protocol):
+    """Something that logs to a run on its own, in the background, until the run ends."""
+
+    def finish(self) -> None:
+        """Log nothing more; wait for what is under way."""
+        ...
+
+
 class Recorder:
     """Takes what is logged and sees to it that it arrives. Safe from several threads; belongs to one process.
 
@@ -72,6 +80,7 @@ class Recorder:
         self._params: dict[str, str] = {}
         self._new: dict[str, dict[str, str]] = {"params": {}, "tags": {}}
         self._asked: list[bytes] = []
+        self._attendants: list[Attendant] = []
         self._number = 0
         self._adding = Lock()
         self._wake, self._hurry = Event(), Event()
@@ -100,6 +109,10 @@ class Recorder:
         """Go on with a run that has params already, and metrics up to some steps."""
         self._params.update(params)
         self.columns.resume(steps)
+
+    def attend(self, attendant: Attendant) -> None:
+        """Let something log to the run until it ends."""
+        self._attendants.append(attendant)
 
     def log(self, metrics: Mapping[str, Any], step: Any) -> None:
         """Add a point to each metric. Raises RunOver, Invalid."""
@@ -156,6 +169,8 @@ class Recorder:
 
     def end(self, status: str, message: str, ended_at: datetime) -> None:
         """Send what is left, then how the run ended. What cannot go now is left on disk."""
+        for attendant in self._attendants:
+            attendant.finish()
         self.files.courier.wait(float("inf"), while_away=False)
         self.ask("PUT", "/end", {"status": status, "message": message, "ended_at": ended_at})
         self.close()

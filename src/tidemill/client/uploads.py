@@ -198,7 +198,7 @@ def _send_part(caller: Caller, path: str, file: BinaryIO, digest: Digest, start:
 def check_path(path: str) -> str:
     """Return a path that a file of a run may have. Raises Invalid."""
     parts = path.split("/")
-    if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+    if not path or "\0" in path or "\\" in path or any(part in ("", ".", "..") for part in parts):
         raise Invalid(f"path {path!r} is not usable for a file of a run; expected a relative one, such as 'plots/roc.png'")
     return path
 

@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tidemill.core.clock import from_micros
+from tidemill.core.codec import encode_text
+from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest, RunId
 from tidemill.core.values import Meta, Value, field
+from tidemill.datasets import versions
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Limit, Route
-from tidemill.tracking import batches, experiments, runs, uploads
+from tidemill.tracking import batches, experiments, inputs, runs, uploads
 from tidemill.tracking.batches import Metric, Series
 from tidemill.tracking.experiments import Experiment
+from tidemill.tracking.inputs import DatasetInput, InputDataset
 from tidemill.tracking.runs import Run, RunArtifact, RunKind, RunStatus
 from tidemill.tracking.uploads import Receipt
 
@@ -62,6 +66,24 @@ class WholeFile(Value, frozen=True, kw_only=True):
     digest: Digest
     size_bytes: Annotated[int, Meta(ge=0)]
     parts: tuple[Digest, ...]
+
+
+class Frame(Value, frozen=True, kw_only=True):
+    """Data that is no dataset of this workspace: digest of its content, schema, number of rows."""
+
+    name: str
+    digest: str
+    schema: dict[str, str] = field(default_factory=dict)
+    rows: int | None = None
+
+
+class ReadData(Value, frozen=True, kw_only=True):
+    """What a run reads: a dataset version, the newest one at a moment unless named, or a frame. role: training, test, ..."""
+
+    reference: str | None = None
+    at: datetime | None = None
+    dataset: Frame | None = None
+    role: str = "training"
 
 
 def list_experiments(ws: Workspace) -> list[Experiment]:
@@ -149,9 +171,31 @@ def update_run(ws: Workspace, run: RunId, *, body: UpdateRun) -> Run:
     return runs.update_run(ws, run, name=body.name, status=body.status, ended_at=body.ended_at)
 
 
+def log_input(ws: Workspace, run: RunId, *, body: ReadData) -> None:
+    """Record what a run reads: for a dataset version, an edge of lineage."""
+    inputs.log_inputs(ws, run, [DatasetInput(dataset=_input(ws, body), tags={inputs.CONTEXT: body.role})])
+
+
 def end_run(ws: Workspace, run: RunId, *, body: EndRun) -> Run:
     """Record how a run ended; ending it again changes nothing."""
     return runs.end_run(ws, run, status=body.status, message=body.message, ended_at=body.ended_at)
+
+
+def _input(ws: Workspace, body: ReadData) -> InputDataset:
+    if body.reference is not None:
+        found = versions.read_version(ws, body.reference, at=body.at)
+        # The digest stands behind the name in lineage: a version's number does.
+        return InputDataset(
+            name=found.name, digest=str(found.version), source_type="tidemill", source=found.node, schema=encode_text(found.columns),
+            profile=encode_text({"num_rows": found.rows}),
+        )  # fmt: skip
+    if body.dataset is None:
+        raise Invalid("what the run reads is missing; send a reference such as flights@3, or a dataset with name and digest")
+    frame = body.dataset
+    return InputDataset(
+        name=frame.name, digest=frame.digest, source_type="frame", source=frame.name, schema=encode_text(frame.schema),
+        profile=encode_text({"num_rows": frame.rows}) if frame.rows is not None else None,
+    )  # fmt: skip
 
 
 ROUTES = (
@@ -169,5 +213,6 @@ ROUTES = (
     Route("GET", "/runs/{run}/artifacts/{path:path}", get_artifact),
     Route("PUT", "/file-parts/{digest}", put_part),
     Route("POST", "/runs/{run}/files", put_whole),
+    Route("POST", "/runs/{run}/inputs", log_input),
     Route("PUT", "/runs/{run}/end", end_run),
 )
