@@ -203,7 +203,7 @@ def test_texts_are_flat_and_sendable() -> None:
 def test_a_server_that_is_away_costs_one_warning_and_loses_nothing(
     plane: Plane, remote: Client, caplog: pytest.LogCaptureFixture, runs: Path
 ) -> None:
-    with tm.run("delay", client=remote) as run:
+    with tm.run("delay", client=remote, capture=False) as run:
         run.log(loss=0.0)
         run.flush()
         plane.kill()
