@@ -3,6 +3,7 @@
 import re
 import secrets
 import time
+from functools import lru_cache
 from typing import NewType
 
 from tidemill.core.errors import Invalid
@@ -45,6 +46,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+@lru_cache(maxsize=10_000)  # the same keys come again and again, thousands a second
 def check_key(kind: str, key: str) -> str:
     """Return a key that params, tags and metrics may have (what MLflow's clients allow). Raises Invalid."""
     if len(key) > KEY_MAX:

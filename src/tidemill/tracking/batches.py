@@ -80,15 +80,14 @@ def log_rows(
     ws.require("tracking.write", run)
     for key in {row[0] for row in rows}:
         check_key("metric", key)
-    pieces, count = points.pieces_of(rows)
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run)
         facts.write_params(tx, found.no, found.experiment_id, params or {}, run=run)
         if tags:
             facts.write_tags(tx, found.no, found.experiment_id, tags)
-        if count:
+        if rows:
             facts.write_latest(tx, found.no, found.experiment_id, rows)
-            points.append(tx, found.no, pieces, count)
+            points.append(tx, found.no, rows)
 
 
 def log_params(ws: Workspace, run: str, params: Mapping[str, Any]) -> None:
@@ -120,7 +119,7 @@ def log_series(ws: Workspace, run: str, series: Sequence[Series], *, writer: str
         upsert(tx, WRITERS, [{"run": found.no, "writer": writer, "number": number}])
         latest = [point for piece in pieces for point in _last_point(piece[0], points.points_of(*piece[1:]))]
         facts.write_latest(tx, found.no, found.experiment_id, latest)
-        points.append(tx, found.no, pieces, sum(len(item.values) // 8 for item in series))
+        points.append_columns(tx, found.no, pieces)
 
 
 def set_tags(ws: Workspace, run: str, tags: Mapping[str, str]) -> None:

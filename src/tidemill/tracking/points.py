@@ -7,7 +7,7 @@ columns of steps, times and values per key, about ten bytes a point. A reader pu
 import random
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ Ints = NDArray[np.int64]
 
 PACK_POINTS = 4096  # a tail of that many points is packed …
 PACK_PER_KEY = 64  # … unless its blocks would have fewer points than this
+PACK_AT_END = 8  # the same once a run has ended
 LOOK_EVERY = 256  # points between two looks at how long a tail has grown
 _BLOCK = struct.Struct("<BI")
 _INTS = struct.Struct("<Bqqq")
@@ -88,44 +89,43 @@ class Points(NamedTuple):
 
 NO_POINTS = Points(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
 
-# A piece of a tail: key, then values, steps and times as little-endian bytes.
+# What a tail holds, told apart by a first byte: points as they came, or columns of little-endian bytes by key.
+Row = tuple[str, float, int, int]
 Piece = tuple[str, bytes, bytes, bytes]
+_ROWS, _PIECES = b"r", b"p"
 
 
-def pieces_of(points: Iterable[tuple[str, float, int, int]]) -> tuple[list[Piece], int]:
-    """Return points (key, value, step, microseconds) as columns by key, in order, and how many there are."""
-    columns: dict[str, tuple[list[float], list[int], list[int]]] = {}
-    count = 0
-    for key, value, step, at in points:
-        column = columns.get(key)
-        if column is None:
-            column = columns[key] = ([], [], [])
-        column[0].append(value)
-        column[1].append(step)
-        column[2].append(at)
-        count += 1
-    pieces = [
-        (key, array("d", values).tobytes(), array("q", steps).tobytes(), array("q", times).tobytes())
-        for key, (values, steps, times) in columns.items()
-    ]
-    return pieces, count
+def append(tx: Connection, run: int, rows: Sequence[Row]) -> None:
+    """Add points (key, value, step, microseconds) behind those that a run has; now and then, pack its tail."""
+    if rows:
+        _append(tx, run, _ROWS + pack(rows), len(rows), keys=len({row[0] for row in rows}))
 
 
-def append(tx: Connection, run: int, pieces: Sequence[Piece], count: int) -> None:
-    """Add points behind those that a run has; now and then, pack its tail. Its keys are about as many as these pieces have."""
-    if not count:
-        return
-    _APPEND.run(tx, {"run": run, "points": count, "data": pack(pieces)})
+def append_columns(tx: Connection, run: int, pieces: Sequence[Piece]) -> None:
+    """Add columns of points (key, values, steps, times); now and then, pack the tail."""
+    if pieces:
+        _append(tx, run, _PIECES + pack(pieces), sum(len(piece[1]) // 8 for piece in pieces), keys=len(pieces))
+
+
+def _append(tx: Connection, run: int, data: bytes, count: int, *, keys: int) -> None:
+    # A tail has about as many keys as one call brings.
+    _APPEND.run(tx, {"run": run, "points": count, "data": data})
     if count >= LOOK_EVERY or random.random() * LOOK_EVERY < count:
         tail = _TAIL_POINTS.run(tx, {"run": run}).fetchone()[0]
-        if tail >= PACK_POINTS and tail >= PACK_PER_KEY * len(pieces):
+        if tail >= PACK_POINTS and tail >= PACK_PER_KEY * keys:
             pack_tail(tx, run)
 
 
-def pack_tail(tx: Connection, run: int) -> None:
-    """Turn the tail of a run into blocks."""
+def pack_rest(tx: Connection, run: int) -> None:
+    """Pack the tail of a run that has ended, unless it is so short that blocks would be longer."""
+    if (_TAIL_POINTS.run(tx, {"run": run}).fetchone()[0] or 0) >= LOOK_EVERY:
+        pack_tail(tx, run, per_key=PACK_AT_END)
+
+
+def pack_tail(tx: Connection, run: int, *, per_key: int = 1) -> None:
+    """Turn the tail of a run into blocks, if these have per_key points on average."""
     gathered = _gather(tx, run)
-    if not gathered:
+    if sum(len(points) for points in gathered.values()) < per_key * max(1, len(gathered)):
         return
     last = dict(_LAST_NUMBERS.run(tx, {"run": run}).fetchall())
     rows = [
@@ -197,13 +197,30 @@ def _gather(tx: Connection, run: int, *, only: str | None = None) -> dict[str, P
     """Return the tail of a run by key."""
     parts: dict[str, tuple[list[bytes], list[bytes], list[bytes]]] = {}
     for row in _TAIL_OF.run(tx, {"run": run}).fetchall():
-        for key, values, steps, times in unpack(bytes(row[0]), list[Piece]):
+        for key, values, steps, times in _pieces(bytes(row[0])):
             if only is None or key == only:
                 part = parts.setdefault(key, ([], [], []))
                 part[0].append(values)
                 part[1].append(steps)
                 part[2].append(times)
     return {key: points_of(b"".join(values), b"".join(steps), b"".join(times)) for key, (values, steps, times) in parts.items()}
+
+
+def _pieces(data: bytes) -> list[Piece]:
+    if data[:1] == _PIECES:
+        return unpack(data[1:], list[Piece])
+    columns: dict[str, tuple[list[float], list[int], list[int]]] = {}
+    for key, value, step, at in unpack(data[1:], list[Row]):
+        column = columns.get(key)
+        if column is None:
+            column = columns[key] = ([], [], [])
+        column[0].append(value)
+        column[1].append(step)
+        column[2].append(at)
+    return [
+        (key, array("d", values).tobytes(), array("q", steps).tobytes(), array("q", times).tobytes())
+        for key, (values, steps, times) in columns.items()
+    ]
 
 
 def points_of(values: bytes, steps: bytes, times: bytes) -> Points:

@@ -260,11 +260,14 @@ def end_run(
 def update_run(
     ws: Workspace, run: str, *, name: str | None = None, status: RunStatus | None = None, ended_at: datetime | None = None
 ) -> Run:
-    """Rename a run, or say anew how it stands: an ended run may be opened again. Raises RunNotFound, RunInTrash."""
+    """Rename a run, or say anew how it stands: an ended run may be opened again. Raises RunNotFound, RunInTrash.
+
+    Returned with its tags, without params, metrics and artifacts: nobody who ends a run asks for them.
+    """
     ws.require("tracking.write", run)
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run)
-        before = _read_many(tx, ws.project, [run], details=False)[0]
+        before = _read_many(tx, ws.project, [run], details="none")[0]
         if name is not None and name != before.name:
             tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(name=name))
         if status is not None:
@@ -272,7 +275,7 @@ def update_run(
             _write_status(ws, tx, found.no, before, status=status, ended_at=ended)
         elif ended_at is not None:
             tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(ended_at=ended_at))
-        return _read_many(tx, ws.project, [run], details=False)[0]
+        return _read_many(tx, ws.project, [run], details="tags")[0]
 
 
 def delete_run(ws: Workspace, run: str) -> None:
@@ -350,7 +353,7 @@ def _move(ws: Workspace, run: str, to: Literal["trash", "use"]) -> None:
     ws.require("tracking.write", run)
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run, deleted=True)
-        before = _read_many(tx, ws.project, [run], details=False)[0]
+        before = _read_many(tx, ws.project, [run], details="none")[0]
         if (before.deleted_at is not None) != (to == "trash"):
             tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(deleted_at=ws.clock.now() if to == "trash" else None))
             ws.record(tx, RunMoved(run=before.id, name=before.name, to=to), subject=f"run:{run}")
@@ -373,7 +376,7 @@ def _write_status(
         if before.status not in OPEN:
             ws.record(tx, RunStarted(run=before.id, name=before.name, run_kind=before.kind), subject=before.node, cause=cause)
         return
-    points.pack_tail(tx, no)
+    points.pack_rest(tx, no)
     if before.status != status:
         event = RunEnded(run=before.id, name=before.name, run_kind=before.kind, status=status, message=message)
         ws.record(tx, event, subject=before.node, cause=cause)
@@ -386,14 +389,15 @@ def _read(tx: Connection, project: str, run: str) -> Run:
     return replace(found[0], artifacts=_artifacts(tx, project, found[0]))
 
 
-def _read_many(tx: Connection, project: str, ids: Sequence[str], *, details: bool = True) -> list[Run]:
+def _read_many(tx: Connection, project: str, ids: Sequence[str], *, details: Literal["all", "tags", "none"] = "all") -> list[Run]:
     if len(ids) == 1:
         rows = _READ_ONE.run(tx, {"project": project, "id": ids[0]}).fetchall()
     else:
         rows = [tuple(row) for row in tx.execute(_READ.where(RUNS.c.project == project, RUNS.c.id.in_(ids)))] if ids else []
-    numbers = [row[0] for row in rows] if details else []
-    params, tags = facts.read_texts(tx, facts.PARAMS, numbers), facts.read_texts(tx, facts.TAGS, numbers)
-    latest = facts.read_latest(tx, numbers)
+    numbers = [row[0] for row in rows]
+    tags = facts.read_texts(tx, facts.TAGS, numbers if details != "none" else [])
+    params = facts.read_texts(tx, facts.PARAMS, numbers if details == "all" else [])
+    latest = facts.read_latest(tx, numbers if details == "all" else [])
     runs = {}
     for no, *own, experiment, location in rows:
         seen = latest.get(no, ())

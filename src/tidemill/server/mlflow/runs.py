@@ -209,14 +209,14 @@ def get(ws: Workspace, request: ById) -> Found:
 
 def update(ws: Workspace, request: Update) -> Updated:
     """Change a run's name, status or end."""
-    runs.update_run(
+    changed = runs.update_run(
         ws,
         request.run_id,
         name=request.run_name or None,
         status=_STATUSES.get(request.status),
         ended_at=None if request.end_time is None else moment(request.end_time),
     )
-    return Updated(run_info=to_info(read_run(ws, request.run_id)))
+    return Updated(run_info=to_info(changed))
 
 
 def delete(ws: Workspace, request: ById) -> Empty:
