@@ -1,15 +1,11 @@
 """What an older Tidemill kept of models is all there after the upgrade."""
 
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import text
 
 from tests import world
-from tidemill.catalog import migrate
+from tests.older import older
 from tidemill.catalog.catalog import Catalog
 from tidemill.core.clock import micros
 from tidemill.registry.aliases import alias_history, read_version
@@ -28,24 +24,11 @@ INSERT INTO aliases (project, model, alias, version, actor, reason, valid_from, 
 """
 
 
-def older(catalog: Catalog) -> None:
-    """Bring a catalog to where registry stood at first, with what was kept then."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(str(files("tidemill"))) / "catalog" / "alembic"))
-    config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", "\n".join(str(folder) for folder in migrate.locations()))
-    with catalog.transaction() as tx:
-        config.attributes["connection"] = tx
-        command.upgrade(config, "registry_0001")
-        for statement in BEFORE.split(";\n"):
-            tx.execute(text(statement.replace(":", r"\:")))
-
-
 @pytest.mark.slow
 def test_models_versions_tags_and_aliases_are_kept(catalog_url: str, tmp_path: Path) -> None:
     (tmp_path / "home" / ".tidemill").mkdir(parents=True)
     catalog = Catalog(catalog_url, folder=tmp_path / "home" / ".tidemill")
-    older(catalog)
+    older(catalog, "registry_0001", BEFORE)
     catalog.close()
     with world.workspace(tmp_path / "home", catalog=catalog_url) as ws:
         (model,) = list_models(ws)
