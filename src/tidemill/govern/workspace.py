@@ -6,12 +6,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from tidemill.catalog import events
 from tidemill.catalog.catalog import Catalog
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.migrate import WorkspaceOlder, check_schema, migrate
+from tidemill.catalog.schema import current
 from tidemill.core.clock import Clock, open_clock
 from tidemill.core.errors import Invalid, Unavailable
 from tidemill.core.ids import ActorId, EventId, check_name
@@ -20,6 +21,8 @@ from tidemill.govern.actors import (
     CONTROLLER,
     EVERYWHERE,
     OWNER,
+    PROJECTS,
+    ROLE_BINDINGS,
     Actor,
     ProjectCreated,
     RoleGranted,
@@ -184,6 +187,15 @@ def create_project(ws: Workspace, name: str, *, reason: str = "") -> None:
     with ws.catalog.transaction() as tx:
         if write_project(tx, name, at=ws.clock.now()):
             ws.record(tx, ProjectCreated(name=name), subject=f"project:{name}", reason=reason)
+
+
+def list_projects(ws: Workspace) -> list[str]:
+    """Return the projects that the actor has a role in, by name."""
+    held = select(ROLE_BINDINGS.c.project).where(ROLE_BINDINGS.c.actor == ws.actor.id, current(ROLE_BINDINGS))
+    with ws.catalog.reading() as tx:
+        mine = set(tx.execute(held).scalars())
+        known = list(tx.execute(select(PROJECTS.c.name).order_by(PROJECTS.c.name)).scalars())
+    return known if EVERYWHERE in mine else [name for name in known if name in mine]
 
 
 def _package_version() -> str:

@@ -12,12 +12,14 @@ from tidemill.core.codec import encode
 from tidemill.server.access import Access, BrowserGuard
 from tidemill.server.errors import BodyTooLarge
 from tidemill.server.mlflow.endpoint import Endpoint, read_body, read_query
-from tidemill.server.mlflow.errors import ContentTypeRefused, EndpointUnknown, MethodUnknown, error_answer
+from tidemill.server.mlflow.errors import ContentTypeRefused, EndpointUnknown, MethodUnknown, NotSupported, error_answer
 from tidemill.server.mlflow.exchange import CallerGone, Exchange, Stream
 from tidemill.server.mlflow.routing import Routing
+from tidemill.server.mlflow.unsupported import unsupported
+from tidemill.tracking.experiments import ensure_default
 
 # Enough that writers who wait for one another's commit are many: they are committed together.
-THREADS = 32
+THREADS = 1
 JSON = b"application/json"
 
 
@@ -33,6 +35,7 @@ class MlflowApp:
     ) -> None:
         self._app, self._access, self._guard = app, access, guard
         self._routing = Routing(endpoints, streams)
+        self._prepared: set[str] = set()  # projects that have the experiment `Default`, which MLflow's clients take for granted
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mlflow")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,6 +57,8 @@ class MlflowApp:
     async def _answer(self, exchange: Exchange) -> None:
         found = self._routing.find(exchange.method, exchange.path)
         if found is None:
+            if (what := unsupported(exchange.path)) is not None:
+                raise NotSupported(what)
             allowed = self._routing.methods(exchange.path)
             raise MethodUnknown(exchange.method, exchange.path, allowed) if allowed else EndpointUnknown(exchange.method, exchange.path)
         target, places = found
@@ -62,7 +67,7 @@ class MlflowApp:
             return
         body = await self._body(exchange)
         answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, target, exchange, body, places)
-        await exchange.answer(200, answer, JSON)
+        await exchange.answer(target.status, answer, JSON)
 
     async def _body(self, exchange: Exchange) -> bytes:
         limit = self._access.settings.body_limit_bytes
@@ -79,6 +84,9 @@ class MlflowApp:
     def _run(self, endpoint: Endpoint, exchange: Exchange, body: bytes, places: Mapping[str, str]) -> bytes:
         """In a thread: open the workspace for the caller, read, call, encode."""
         ws = exchange.enter()
+        if ws.project not in self._prepared:
+            ensure_default(ws)
+            self._prepared.add(ws.project)
         query = exchange.query
         if query and endpoint.method == "GET":
             request: Any = read_query(endpoint, parse_qsl(query.decode("latin-1"), keep_blank_values=True), places)

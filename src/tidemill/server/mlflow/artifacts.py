@@ -2,6 +2,7 @@
 
 import posixpath
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from tidemill.core.values import UNSET, UnsetType, Wire
 from tidemill.govern.workspace import Workspace
@@ -9,10 +10,11 @@ from tidemill.server.mlflow import bodies
 from tidemill.server.mlflow.bodies import Enter, Taken
 from tidemill.server.mlflow.endpoint import Endpoint
 from tidemill.server.mlflow.exchange import Exchange, Stream
+from tidemill.server.mlflow.logged_models import model_uri
 from tidemill.server.mlflow.paths import attachment, folder_path, media_type, safe_path
 from tidemill.server.mlflow.runs import artifact_uri, read_run
 from tidemill.server.mlflow.wire import DONE, Empty, Filled
-from tidemill.tracking import files
+from tidemill.tracking import files, logged_models
 from tidemill.tracking.files import FolderEntry, PathRefused, StoredFile
 
 PROXY = "/mlflow-artifacts/artifacts"
@@ -40,6 +42,13 @@ class ListOfRun(Wire, frozen=True, kw_only=True):
     path: str = ""
 
 
+class ListOfModel(Wire, frozen=True, kw_only=True):
+    """Which folder of a logged model's files is asked for."""
+
+    model_id: Filled
+    artifact_directory_path: str = ""
+
+
 class ByPath(Wire, frozen=True, kw_only=True):
     """Names a file or folder."""
 
@@ -52,8 +61,8 @@ class Listed(Wire, frozen=True, kw_only=True):
     files: tuple[FileInfo, ...] | UnsetType = UNSET
 
 
-class ListedOfRun(Listed, frozen=True, kw_only=True):
-    """What lies in a folder of a run's artifacts."""
+class ListedBelow(Listed, frozen=True, kw_only=True):
+    """What lies in a folder of a run's or a logged model's files."""
 
     root_uri: str
 
@@ -96,12 +105,45 @@ def list_proxy(ws: Workspace, request: List) -> Listed:
     return Listed(files=told(files.list_folder(ws, folder_path(request.path)), "") or UNSET)
 
 
-def list_of_run(ws: Workspace, request: ListOfRun) -> ListedOfRun:
+def list_of_run(ws: Workspace, request: ListOfRun) -> ListedBelow:
     """List a folder of a run's artifacts: paths below their root."""
     run, folder = read_run(ws, request.run_id), folder_path(request.path)
     root = files.run_folder(run.experiment_id, run.id)
     found = files.list_folder(ws, posixpath.join(root, folder) if folder else root)
-    return ListedOfRun(root_uri=artifact_uri(run), files=told(found, folder) or UNSET)
+    return ListedBelow(root_uri=artifact_uri(run), files=told(found, folder) or UNSET)
+
+
+def list_of_model(ws: Workspace, request: ListOfModel) -> ListedBelow:
+    """List a folder of a logged model's files: paths below their root."""
+    model, folder = logged_models.read_logged_model(ws, request.model_id), folder_path(request.artifact_directory_path)
+    root = files.model_folder(model.experiment_id, model.id)
+    found = files.list_folder(ws, posixpath.join(root, folder) if folder else root)
+    return ListedBelow(root_uri=model_uri(model), files=told(found, folder) or UNSET)
+
+
+async def get_of_run(exchange: Exchange) -> None:
+    """Give the file that the query names by its run and its path there."""
+    query = _query(exchange)
+    run_id, path = query.get("run_id") or query.get("run_uuid", ""), query.get("path", "")
+
+    def find() -> Path | bytes:
+        ws = exchange.enter()
+        run = read_run(ws, run_id)
+        return read_stored(ws, files.find_file(ws, f"{files.run_folder(run.experiment_id, run.id)}/{safe_path(path)}"))
+
+    await give(exchange, path, await exchange.run(find))
+
+
+async def get_of_model(exchange: Exchange, model_id: str) -> None:
+    """Give the file of a logged model that the query names by its path."""
+    path = _query(exchange).get("artifact_file_path", "")
+
+    def find() -> Path | bytes:
+        ws = exchange.enter()
+        model = logged_models.read_logged_model(ws, model_id)
+        return read_stored(ws, files.find_file(ws, f"{files.model_folder(model.experiment_id, model.id)}/{safe_path(path)}"))
+
+    await give(exchange, path, await exchange.run(find))
 
 
 def delete(ws: Workspace, request: ByPath) -> Empty:
@@ -122,6 +164,10 @@ def read_stored(ws: Workspace, found: StoredFile) -> Path | bytes:
     """Return a stored file: a small one as bytes, any other as a place on this machine."""
     place = ws.objects.local_path(found.digest)
     return place.read_bytes() if found.size_bytes <= bodies.SMALL_BYTES else place
+
+
+def _query(exchange: Exchange) -> dict[str, str]:
+    return dict(parse_qsl(exchange.query.decode("latin-1"), keep_blank_values=True))
 
 
 def _find(exchange: Exchange, path: str) -> Path | bytes:
@@ -146,5 +192,11 @@ ENDPOINTS = (
     Endpoint("GET", PROXY, List, list_proxy),
     Endpoint("DELETE", PROXY + "/{path:path}", ByPath, delete),
     Endpoint("GET", "/mlflow/artifacts/list", ListOfRun, list_of_run),
+    Endpoint("GET", "/mlflow/logged-models/{model_id}/artifacts/directories", ListOfModel, list_of_model),
 )
-STREAMS = (Stream("PUT", _PLACES, upload), Stream("GET", _PLACES, download))
+STREAMS = (
+    Stream("PUT", _PLACES, upload),
+    Stream("GET", _PLACES, download),
+    Stream("GET", ("/get-artifact",), get_of_run),
+    Stream("GET", ("/ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files",), get_of_model),
+)

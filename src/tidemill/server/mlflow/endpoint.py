@@ -30,6 +30,7 @@ class Endpoint:
     takes: type[Wire]
     handler: Callable[[Workspace, Any], Any]
     versions: tuple[int, ...] = (2,)
+    status: int = 200
     reader: Reader[Any] = field(init=False, compare=False)
     repeated: frozenset[str] = field(init=False, compare=False)
 

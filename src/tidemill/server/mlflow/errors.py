@@ -47,9 +47,9 @@ class BodyNotUnderstood(Invalid):
 class ContentTypeRefused(Invalid):
     """The body is announced as something other than JSON."""
 
-    def __init__(self, got: str) -> None:
-        self.got = got
-        super().__init__(f"the body's content type is {got or 'not given'!r}; expected application/json")
+    def __init__(self, got: str, expected: str = "application/json") -> None:
+        self.got, self.expected = got, expected
+        super().__init__(f"the body's content type is {got or 'not given'!r}; expected {expected}")
 
 
 class RangeRefused(Invalid):

@@ -166,6 +166,11 @@ class FoundMany(Wire, frozen=True, kw_only=True):
     next_page_token: str | UnsetType = UNSET
 
 
+def model_uri(model: LoggedModel) -> str:
+    """Return where a logged model's files lie."""
+    return f"{location_of(model.experiment_id, model.location)}/models/{model.id}/artifacts"
+
+
 def to_wire(model: LoggedModel) -> WireModel:
     """Return a logged model as MLflow tells it."""
     metrics = tuple(
@@ -187,7 +192,7 @@ def to_wire(model: LoggedModel) -> WireModel:
         name=model.name,
         creation_timestamp_ms=millis(model.created_at),
         last_updated_timestamp_ms=millis(model.updated_at),
-        artifact_uri=f"{location_of(model.experiment_id, model.location)}/models/{model.id}/artifacts",
+        artifact_uri=model_uri(model),
         status=_TOLD[model.status],
         model_type=model.model_type,
         source_run_id=model.source_run or "",

@@ -1,6 +1,21 @@
 """All of MLflow's API that Tidemill speaks: each noun brings its endpoints."""
 
-from tidemill.server.mlflow import artifacts, batches, experiments, histories, inputs, logged_models, runs, server_info, transfers
+from tidemill.server.mlflow import (
+    artifacts,
+    assessments,
+    batches,
+    experiments,
+    histories,
+    inputs,
+    logged_models,
+    otlp,
+    runs,
+    server_info,
+    traces,
+    traces_v2,
+    transfers,
+    workspaces,
+)
 from tidemill.server.mlflow.endpoint import Endpoint
 from tidemill.server.mlflow.exchange import Stream
 
@@ -13,5 +28,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *inputs.ENDPOINTS,
     *logged_models.ENDPOINTS,
     *artifacts.ENDPOINTS,
+    *traces.ENDPOINTS,
+    *traces_v2.ENDPOINTS,
+    *assessments.ENDPOINTS,
+    *workspaces.ENDPOINTS,
 )
-STREAMS: tuple[Stream, ...] = (*server_info.STREAMS, *artifacts.STREAMS, *transfers.STREAMS)
+STREAMS: tuple[Stream, ...] = (*server_info.STREAMS, *artifacts.STREAMS, *transfers.STREAMS, *otlp.STREAMS)

@@ -1,0 +1,147 @@
+"""What MLflow's clients say of traces."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tidemill.core.codec import decode_any, encode_text
+from tidemill.core.errors import Invalid
+from tidemill.core.values import Wire, field
+from tidemill.govern.workspace import Workspace
+from tidemill.server.mlflow.endpoint import Endpoint
+from tidemill.server.mlflow.times import timestamp
+from tidemill.server.mlflow.wire import DONE, Empty, Filled, millis
+from tidemill.tracking import assessments
+from tidemill.tracking.assessments import Assessment, AssessmentKind
+
+_KINDS: Mapping[str, AssessmentKind] = {"feedback": "feedback", "expectation": "expectation", "issue": "issue"}
+# What stays as it was said first.
+_FIXED = frozenset({"assessment_id", "trace_id", "source", "span_id", "create_time", "last_update_time", "overrides", "valid"})
+_CHANGEABLE = frozenset({"assessment_name", "expectation", "feedback", "rationale", "metadata"})
+
+
+class Create(Wire, frozen=True, kw_only=True):
+    """A judgement of a trace."""
+
+    trace_id: Filled
+    assessment: dict[str, Any]
+
+
+class ById(Wire, frozen=True, kw_only=True):
+    """Names a judgement."""
+
+    trace_id: Filled
+    assessment_id: Filled
+
+
+class Update(Wire, frozen=True, kw_only=True):
+    """What is to change of a judgement."""
+
+    trace_id: Filled
+    assessment_id: Filled
+    assessment: dict[str, Any] = field(default_factory=dict)
+    update_mask: str = ""
+
+
+def told(ws: Workspace, traces: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the judgements of traces as MLflow tells them."""
+    return {trace: [to_wire(item) for item in found] for trace, found in assessments.read_assessments(ws, traces).items()}
+
+
+def to_wire(item: Assessment) -> dict[str, Any]:
+    """Return a judgement as MLflow tells it: as it came, with what the server knows of it."""
+    known = {"assessment_id": item.id, "assessment_name": item.name, "trace_id": item.trace, "valid": item.valid}
+    return {**item.body, **known}
+
+
+def create(ws: Workspace, request: Create) -> dict[str, Any]:
+    """Keep a judgement."""
+    body = dict(request.assessment)
+    kind = _kind(body)
+    now = ws.clock.now()
+    for name in ("create_time", "last_update_time"):
+        body.setdefault(name, timestamp(millis(now), now))
+    made = assessments.create_assessment(
+        ws,
+        Assessment(
+            id=_text(body, "assessment_id"),
+            trace=request.trace_id,
+            name=_text(body, "assessment_name"),
+            kind=kind,
+            value=encode_text(value_of(body, kind)),
+            body=body,
+            overrides=_text(body, "overrides") or None,
+            valid=body.get("valid", True) is not False,
+        ),
+    )
+    return {"assessment": to_wire(made)}
+
+
+def get(ws: Workspace, request: ById) -> dict[str, Any]:
+    """Return a judgement."""
+    return {"assessment": to_wire(assessments.read_assessment(ws, request.trace_id, request.assessment_id))}
+
+
+def update(ws: Workspace, request: Update) -> dict[str, Any]:
+    """Change what a judgement says; metadata is added to what is there."""
+    before = assessments.read_assessment(ws, request.trace_id, request.assessment_id)
+    named = [
+        re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), name.strip()) for name in request.update_mask.split(",") if name.strip()
+    ]
+    if wrong := sorted(set(named) - _CHANGEABLE):
+        raise Invalid(f"update_mask names {', '.join(wrong)}, which cannot be changed; expected some of {', '.join(sorted(_CHANGEABLE))}")
+    wanted = {name: request.assessment[name] for name in named if name in request.assessment}
+    if (set(wanted) & set(_KINDS)) - {before.kind}:
+        raise Invalid(f"this assessment is {before.kind}, and cannot become another kind; delete it and create a new one")
+    if "metadata" in wanted:
+        wanted["metadata"] = {**before.body.get("metadata", {}), **wanted["metadata"]}
+    now = ws.clock.now()
+    body = {**before.body, **wanted, "last_update_time": timestamp(millis(now), now)}
+    made = assessments.update_assessment(
+        ws,
+        request.trace_id,
+        request.assessment_id,
+        name=_text(body, "assessment_name") or before.name,
+        value=value_of(body, before.kind),
+        body=body,
+    )
+    return {"assessment": to_wire(made)}
+
+
+def delete(ws: Workspace, request: ById) -> Empty:
+    """Remove a judgement; it does not matter when there is none."""
+    assessments.delete_assessment(ws, request.trace_id, request.assessment_id)
+    return DONE
+
+
+def value_of(body: Mapping[str, Any], kind: AssessmentKind) -> Any:
+    """Return what was said, as plain JSON data."""
+    said = body.get(kind)
+    if not isinstance(said, dict):
+        return None
+    if isinstance(packed := said.get("serialized_value"), dict):
+        return decode_any(packed.get("value", "null"), what="a serialized value")
+    return said.get("value")
+
+
+def _kind(body: Mapping[str, Any]) -> AssessmentKind:
+    found = [kind for name, kind in _KINDS.items() if name in body]
+    if len(found) != 1:
+        raise Invalid(f"an assessment must be one of {', '.join(_KINDS)}, got {', '.join(found) or 'none of them'}")
+    return found[0]
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name, "")
+    if not isinstance(value, str):
+        raise Invalid(f"{name} of an assessment must be text, got {value!r}")
+    return value
+
+
+_OF = "/mlflow/traces/{trace_id}/assessments"
+ENDPOINTS = (
+    Endpoint("POST", _OF, Create, create, versions=(3,)),
+    Endpoint("GET", _OF + "/{assessment_id}", ById, get, versions=(3,)),
+    Endpoint("PATCH", _OF + "/{assessment_id}", Update, update, versions=(3,)),
+    Endpoint("DELETE", _OF + "/{assessment_id}", ById, delete, versions=(3,)),
+)
