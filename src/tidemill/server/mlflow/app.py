@@ -19,7 +19,7 @@ from tidemill.server.mlflow.unsupported import unsupported
 from tidemill.tracking.experiments import ensure_default
 
 # Enough that writers who wait for one another's commit are many: they are committed together.
-THREADS = 1
+THREADS = 32
 JSON = b"application/json"
 
 
