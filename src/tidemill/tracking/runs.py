@@ -55,6 +55,7 @@ RUNS = Table(
     Column("message", Text, nullable=False),
     UniqueConstraint("project", "id"),
     Index("ix_runs_experiment", "project", "experiment_id", "deleted_at", "started_at", "id"),
+    Index("ix_runs_started", "project", "deleted_at", "started_at"),
     Index("ix_runs_parent", "project", "parent"),
 )
 

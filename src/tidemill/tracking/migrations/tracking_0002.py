@@ -78,6 +78,7 @@ def _runs() -> None:
         sa.UniqueConstraint("project", "id", name=op.f("uq_runs_project_id")),
     )
     op.create_index("ix_runs_experiment", "runs", ["project", "experiment_id", "deleted_at", "started_at", "id"])
+    op.create_index("ix_runs_started", "runs", ["project", "deleted_at", "started_at"])
     op.create_index("ix_runs_parent", "runs", ["project", "parent"])
     op.create_table(
         "run_writers",
