@@ -14,9 +14,18 @@ from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest
 from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace, create_project
-from tidemill.tracking.files import FILES, FileNotKept, PathRefused
+from tidemill.tracking.files import FILES, PathRefused
 from tidemill.tracking.runs import Run, RunInTrash, RunNotFound, delete_run, read_run, start_run
-from tidemill.tracking.uploads import PartDiffers, Receipt, find_artifact, keep_artifact, keep_part, keep_whole, sweep_parts
+from tidemill.tracking.uploads import (
+    ArtifactNotFound,
+    PartDiffers,
+    Receipt,
+    find_artifact,
+    keep_artifact,
+    keep_part,
+    keep_whole,
+    sweep_parts,
+)
 
 PARTS = [random.Random(number).randbytes(3000) for number in range(4)]
 WHOLE = b"".join(PARTS)
@@ -107,7 +116,7 @@ def test_a_run_that_is_not_there_or_in_the_trash_takes_no_file(ws: Workspace) ->
         keep(ws, run)
     with pytest.raises(RunNotFound, match="there is no run"):
         keep_whole(ws, "nope", "x", DIGESTS[0], 1, DIGESTS[:1])
-    with pytest.raises(FileNotKept, match="there is no file"):
+    with pytest.raises(ArtifactNotFound, match=r"run .* has no artifact 'x'; see which it has with: tidemill run show"):
         find_artifact(ws, run.id, "x")
     with pytest.raises(ActionRefused, match=r"tracking\.write"):
         keep(world.acting(ws, "vic", "viewer"), run)

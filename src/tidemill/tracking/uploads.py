@@ -12,13 +12,13 @@ from sqlalchemy import Connection, select
 
 from tidemill.core.clock import wall
 from tidemill.core.digest import CHUNK_BYTES, Hasher, digest_file
-from tidemill.core.errors import Invalid
+from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.ids import Digest, new_id
 from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
 from tidemill.store.objects import check_digest, refusing
 from tidemill.tracking import files
-from tidemill.tracking.files import FILES, StoredFile
+from tidemill.tracking.files import FILES, FileNotKept, StoredFile
 from tidemill.tracking.runs import RunArtifact, find_run
 
 PARTS_MAX = 20_000
@@ -31,6 +31,14 @@ class Receipt(Value, frozen=True, kw_only=True):
 
     file: RunArtifact | None = None
     missing: tuple[Digest, ...] = ()
+
+
+class ArtifactNotFound(NotFound):
+    """The run is there; it has no such file."""
+
+    def __init__(self, run: str, path: str) -> None:
+        self.run, self.path = run, path
+        super().__init__(f"run {run} has no artifact {path!r}; see which it has with: tidemill run show {run}")
 
 
 class PartDiffers(Invalid):
@@ -58,11 +66,14 @@ def keep_artifact(ws: Workspace, run: str, path: str, body: Path) -> RunArtifact
 
 
 def find_artifact(ws: Workspace, run: str, path: str) -> StoredFile:
-    """Return the file under a path of a run, deleted or not. Raises RunNotFound, PathRefused, FileNotKept."""
+    """Return the file under a path of a run, deleted or not. Raises RunNotFound, PathRefused, ArtifactNotFound."""
     ws.require("tracking.read", run)
     with ws.catalog.reading() as tx:
         found = find_run(tx, ws.project, run, deleted=True)
-    return files.find_file(ws, f"{files.run_folder(found.experiment_id, run)}/{files.check_path(path)}")
+    try:
+        return files.find_file(ws, f"{files.run_folder(found.experiment_id, run)}/{files.check_path(path)}")
+    except FileNotKept:
+        raise ArtifactNotFound(run, path) from None
 
 
 def keep_part(ws: Workspace, digest: str, body: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from anyio import open_file, to_thread
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route as StarletteRoute
 
 from tidemill.core.codec import encode
@@ -28,7 +28,8 @@ class Endpoint:
         """Read, run, answer. Errors rise to the app's edge."""
         route, found = self.route, dict(request.path_params)
         project, token = found.pop("project", None), bearer(request)
-        arguments = {**read_path(route, found), **read_query(route, request.query_params.multi_items())}
+        asked = read_query(route, request.query_params.multi_items())
+        arguments = {**read_path(route, found), **asked}
         if route.shape.takes_file:
             return await self._with_file(request, project, token, arguments)
         if route.shape.body is not None:
@@ -88,6 +89,8 @@ def answer_response(route: Route, answer: Any) -> Response:
         return Response(status_code=204)
     if isinstance(answer, Path):
         return FileResponse(answer, media_type=BYTES_TYPE)
+    if route.shape.gives_bytes:
+        return StreamingResponse(answer, media_type=BYTES_TYPE)
     return Response(encode(answer), status_code=route.status, media_type=JSON_TYPE)
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tidemill.client.problems import MEDIA_TYPE, Problem
@@ -48,7 +47,7 @@ def _kinds(routes: Sequence[tuple[str, Route]]) -> Iterator[tuple[str, Any]]:
         shape, key = route.shape, f"{noun}.{route.name}"
         if shape.body is not None and not shape.takes_file:
             yield f"{key}.body", shape.body
-        if shape.answer is not None and shape.answer is not Path:
+        if shape.answer is not None and not shape.gives_bytes:
             yield f"{key}.answer", shape.answer
         yield from ((f"{key}.path.{name}", kind) for name, kind in shape.path.items())
         yield from ((f"{key}.query.{name}", query.kind) for name, query in shape.query.items())
@@ -82,7 +81,7 @@ def _operation(noun: str, route: Route, schema_of: Mapping[str, Any], *, in_proj
 def _answer(key: str, route: Route, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     if route.shape.answer is None:
         return {"description": "Done."}
-    if route.shape.answer is Path:
+    if route.shape.gives_bytes:
         return {"description": "The bytes.", "content": {BYTES_TYPE: {"schema": {}}}}
     return {"description": "The answer.", "content": {JSON_TYPE: {"schema": schema_of[f"{key}.answer"]}}}
 

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -17,6 +17,7 @@ Limit = Annotated[int, Meta(ge=1, le=1000)]  # how many items a list may hold
 _PLACEHOLDER = re.compile(r"{(\w+)(?::(\w+))?}")
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
+Chunks = Iterator[bytes]
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Route:
 
     its first parameter is the workspace, opened for the caller; parameters named in the path come from the path; `body` is
     the request's body (a value: JSON; a `Path`: a file that the body was written to); all other parameters come from the
-    query. Its annotations decode them and describe the API; its answer is a value (JSON), a `Path` (that file), or None
-    (204). Its docstring is the summary.
+    query. Its annotations decode them and describe the API; its answer is a value (JSON), a `Path` (that file), `Chunks` (bytes
+    as they are made), or None (204). Its docstring is the summary.
     """
 
     method: str
@@ -69,6 +70,10 @@ class Shape:
     @property
     def takes_file(self) -> bool:
         return self.body is Path
+
+    @property
+    def gives_bytes(self) -> bool:
+        return self.answer is Path or self.answer == Chunks
 
 
 def read_path(route: Route, found: Mapping[str, str]) -> dict[str, Any]:

@@ -1,24 +1,23 @@
-"""Routes of experiments and runs."""
+"""Routes of runs: begin, find, log, compare, end, delete, restore."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tidemill.core.clock import from_micros
 from tidemill.core.codec import encode_text
 from tidemill.core.errors import Invalid
-from tidemill.core.ids import Digest, RunId
-from tidemill.core.values import Meta, Value, field
+from tidemill.core.ids import RunId
+from tidemill.core.pages import Page
+from tidemill.core.values import Value, field
 from tidemill.datasets import versions
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Limit, Route
-from tidemill.tracking import batches, experiments, inputs, runs, uploads
-from tidemill.tracking.batches import Metric, Series
-from tidemill.tracking.experiments import Experiment
+from tidemill.tracking import batches, compare, inputs, runs, search, selection
+from tidemill.tracking.batches import Metric
+from tidemill.tracking.compare import Comparison
+from tidemill.tracking.experiments import View
 from tidemill.tracking.inputs import DatasetInput, InputDataset
-from tidemill.tracking.runs import Run, RunArtifact, RunKind, RunStatus
-from tidemill.tracking.uploads import Receipt
+from tidemill.tracking.runs import Run, RunKind, RunStatus
 
 
 class StartRun(Value, frozen=True, kw_only=True):
@@ -33,14 +32,6 @@ class StartRun(Value, frozen=True, kw_only=True):
     tags: dict[str, str] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     started_at: datetime | None = None
-
-
-class LogSeries(Value, frozen=True, kw_only=True):
-    """Columns of points. writer: who sends them; number: how many of them this writer has sent, so that a resend counts once."""
-
-    writer: Annotated[str, Meta(min_length=1, max_length=64)]
-    number: Annotated[int, Meta(ge=1)]
-    series: tuple[Series, ...]
 
 
 class EndRun(Value, frozen=True, kw_only=True):
@@ -59,13 +50,12 @@ class UpdateRun(Value, frozen=True, kw_only=True):
     ended_at: datetime | None = None
 
 
-class WholeFile(Value, frozen=True, kw_only=True):
-    """A file that was sent in parts, or is about to be: its digest, and those of its parts in order."""
+class LogBatch(Value, frozen=True, kw_only=True):
+    """Points, params and tags of one run, taken all or not at all."""
 
-    path: str
-    digest: Digest
-    size_bytes: Annotated[int, Meta(ge=0)]
-    parts: tuple[Digest, ...]
+    metrics: tuple[Metric, ...] = ()
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 class Frame(Value, frozen=True, kw_only=True):
@@ -86,16 +76,31 @@ class ReadData(Value, frozen=True, kw_only=True):
     role: str = "training"
 
 
-def list_experiments(ws: Workspace) -> list[Experiment]:
-    """List experiments."""
-    return experiments.list_experiments(ws)
-
-
 def list_runs(
     ws: Workspace, *, experiment: str | None = None, kinds: Sequence[RunKind] = (), parent: str | None = None, limit: Limit = 100
 ) -> list[Run]:
     """List runs, newest first."""
     return runs.list_runs(ws, experiment=experiment, kinds=kinds, parent=parent, limit=limit)
+
+
+def search_runs(
+    ws: Workspace,
+    *,
+    experiments: Sequence[str] = (),
+    filter: str = "",  # noqa: A002 (the word that every client knows)
+    order_by: Sequence[str] = (),
+    view: View = "active",
+    limit: Limit = 100,
+    page_token: str | None = None,
+) -> Page[Run]:
+    """Return a page of the runs that a filter picks, of some experiments or of all, in an order."""
+    ids = selection.experiment_ids(ws, experiments)
+    return search.search_runs(ws, ids, filter=filter, order_by=order_by, view=view, limit=limit, page_token=page_token)
+
+
+def compare_runs(ws: Workspace, *, runs: Sequence[str], everything: bool = False) -> Comparison:
+    """Return runs side by side: what differs, or everything."""
+    return compare.compare_runs(ws, runs, everything=everything)
 
 
 def start_run(ws: Workspace, *, body: StartRun) -> Run:
@@ -129,41 +134,24 @@ def set_tags(ws: Workspace, run: RunId, *, body: dict[str, str]) -> None:
     batches.set_tags(ws, run, body)
 
 
-def log_metrics(ws: Workspace, run: RunId, *, body: tuple[Metric, ...]) -> None:
-    """Add points to the histories of metrics, in order."""
-    batches.log_metrics(ws, run, body)
+def log_batch(ws: Workspace, run: RunId, *, body: LogBatch) -> None:
+    """Write points, params and tags, all or nothing."""
+    batches.log_batch(ws, run, metrics=body.metrics, params=body.params, tags=body.tags)
 
 
-def log_series(ws: Workspace, run: RunId, *, body: LogSeries) -> None:
-    """Add columns of points to the histories of metrics; what was sent before counts once."""
-    batches.log_series(ws, run, body.series, writer=body.writer, number=body.number)
+def delete_tag(ws: Workspace, run: RunId, key: str) -> None:
+    """Remove a tag of a run."""
+    runs.delete_tag(ws, run, key)
 
 
-def metric_history(ws: Workspace, run: RunId, key: str) -> list[Metric]:
-    """List all points of a metric in the order in which they were logged."""
-    points = runs.metric_history(ws, run, key)
-    rows = zip(points.values.tolist(), points.steps.tolist(), points.times.tolist(), strict=True)
-    return [Metric(key=key, value=value, step=step, at=from_micros(at)) for value, step, at in rows]
+def delete_run(ws: Workspace, run: RunId) -> None:
+    """Put a run into the trash; one that lies there already stays."""
+    runs.delete_run(ws, run)
 
 
-def log_artifact(ws: Workspace, run: RunId, path: str, *, body: Path) -> RunArtifact:
-    """Keep the bytes sent under a path of a run."""
-    return uploads.keep_artifact(ws, run, path, body)
-
-
-def put_part(ws: Workspace, digest: Digest, *, body: Path) -> None:
-    """Keep a part of a file until the file is whole. It is named by its digest (BLAKE3)."""
-    uploads.keep_part(ws, digest, body)
-
-
-def put_whole(ws: Workspace, run: RunId, *, body: WholeFile) -> Receipt:
-    """Keep a file that was sent in parts under a path of a run, or say which parts are missing."""
-    return uploads.keep_whole(ws, run, body.path, body.digest, body.size_bytes, body.parts)
-
-
-def get_artifact(ws: Workspace, run: RunId, path: str) -> Path:
-    """Return the bytes under a path of a run."""
-    return ws.objects.local_path(uploads.find_artifact(ws, run, path).digest)
+def restore_run(ws: Workspace, run: RunId) -> None:
+    """Take a run out of the trash."""
+    runs.restore_run(ws, run)
 
 
 def update_run(ws: Workspace, run: RunId, *, body: UpdateRun) -> Run:
@@ -199,20 +187,18 @@ def _input(ws: Workspace, body: ReadData) -> InputDataset:
 
 
 ROUTES = (
-    Route("GET", "/experiments", list_experiments),
     Route("GET", "/runs", list_runs),
     Route("POST", "/runs", start_run, status=201),
+    Route("GET", "/run-search", search_runs),
+    Route("GET", "/run-comparison", compare_runs),
     Route("GET", "/runs/{run}", get_run),
     Route("PATCH", "/runs/{run}", update_run),
     Route("PUT", "/runs/{run}/params", log_params),
     Route("PUT", "/runs/{run}/tags", set_tags),
-    Route("POST", "/runs/{run}/metrics", log_metrics),
-    Route("POST", "/runs/{run}/series", log_series),
-    Route("GET", "/runs/{run}/metrics/{key:path}", metric_history),
-    Route("PUT", "/runs/{run}/artifacts/{path:path}", log_artifact, status=201),
-    Route("GET", "/runs/{run}/artifacts/{path:path}", get_artifact),
-    Route("PUT", "/file-parts/{digest}", put_part),
-    Route("POST", "/runs/{run}/files", put_whole),
+    Route("DELETE", "/runs/{run}/tags/{key:path}", delete_tag),
+    Route("POST", "/runs/{run}/batch", log_batch),
+    Route("DELETE", "/runs/{run}", delete_run),
+    Route("POST", "/runs/{run}/restore", restore_run),
     Route("POST", "/runs/{run}/inputs", log_input),
     Route("PUT", "/runs/{run}/end", end_run),
 )

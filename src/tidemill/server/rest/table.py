@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 
 from tidemill.server.rest import (
+    artifacts,
     audit,
     datasets,
     endpoints,
+    experiments,
     features,
     jobs,
+    metrics,
     model_versions,
     models,
     monitors,
@@ -25,7 +28,10 @@ SERVER_NOUNS: Mapping[str, tuple[Route, ...]] = {"status": status.ROUTES}
 PROJECT_NOUNS: Mapping[str, tuple[Route, ...]] = {
     "datasets": datasets.ROUTES,
     "features": features.ROUTES,
+    "experiments": experiments.ROUTES,
     "runs": runs.ROUTES,
+    "metrics": metrics.ROUTES,
+    "artifacts": artifacts.ROUTES,
     "models": (*models.ROUTES, *model_versions.ROUTES),
     "endpoints": endpoints.ROUTES,
     "monitors": monitors.ROUTES,
