@@ -14,15 +14,17 @@ class Proxy:
     """Passes bytes between callers and a port on loopback.
 
     `cut_requests`: after how many bytes of a request's way each of the following connections is cut, one entry a cut.
+    `cut_answers`: the same for answers.
     `swallow_answers`: how many answers are cut off after the server has given them.
     """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.cut_requests: list[int] = []
+        self.cut_answers: list[int] = []
         self.swallow_answers = 0
         self.cuts = 0
-        self.passed_up = 0
+        self.passed_up = self.passed_down = 0
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -63,12 +65,8 @@ class Proxy:
 
     def _up(self, data: bytes) -> bytes | None:
         with self._lock:
-            if self.cut_requests:
-                self.cut_requests[0] -= len(data)
-                if self.cut_requests[0] <= 0:
-                    self.cut_requests.pop(0)
-                    self.cuts += 1
-                    return None
+            if self._cut(self.cut_requests, data):
+                return None
             self.passed_up += len(data)
         return data
 
@@ -78,7 +76,20 @@ class Proxy:
                 self.swallow_answers -= 1
                 self.cuts += 1
                 return None
+            if self._cut(self.cut_answers, data):
+                return None
+            self.passed_down += len(data)
         return data
+
+    def _cut(self, cuts: list[int], data: bytes) -> bool:
+        if not cuts:
+            return False
+        cuts[0] -= len(data)
+        if cuts[0] > 0:
+            return False
+        cuts.pop(0)
+        self.cuts += 1
+        return True
 
 
 def hang_up(*sockets: socket.socket) -> None:

@@ -43,6 +43,10 @@ class Caller:
         """Return bytes as they are."""
         return _checked(self.transport.request("GET", self._place(path, query))).body
 
+    def fetch(self, path: str, target: BinaryIO) -> None:
+        """Write bytes as they are into target, as they come."""
+        _checked(self.transport.fetch(self._place(path, {}), target))
+
     def call(self, method: str, path: str, *, body: Any = None, once: str | None = None, query: Mapping[str, Any] | None = None) -> Any:
         """Send a request to a path of the project. Raises the error that the server tells of."""
         return send(self.transport, method, self._place(path, query or {}), body=body, once=once)

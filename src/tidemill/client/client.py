@@ -10,6 +10,7 @@ from tidemill.client.audit import Audit
 from tidemill.client.call import Caller, Doc, Docs, segment
 from tidemill.client.datasets import Datasets
 from tidemill.client.endpoints import Endpoints
+from tidemill.client.experiments import Experiments
 from tidemill.client.features import Features
 from tidemill.client.model_versions import ModelVersions
 from tidemill.client.models import Models
@@ -38,6 +39,7 @@ class Client:
         self._serving_url = serving_url
         self.caller = Caller(transport, project)
         self.datasets = Datasets(self.caller)
+        self.experiments = Experiments(self.caller)
         self.runs = Runs(self.caller)
         self.models = Models(self.caller)
         self.model_versions = ModelVersions(self.caller)

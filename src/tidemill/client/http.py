@@ -17,6 +17,7 @@ PASSING = frozenset({502, 503, 504})
 CONNECT_S = 5.0
 READ_S = 120.0
 LONGEST_PAUSE_S = 2.0
+CHUNK_BYTES = 1 << 20
 
 
 class HttpTransport:
@@ -60,6 +61,43 @@ class HttpTransport:
                     )
             time.sleep(pause_s(attempt, random.random()))
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def fetch(self, path: str, target: BinaryIO) -> Response:
+        """Write what a GET answers into target, going on where a connection broke. Raises Unavailable."""
+        begin, attempt = target.tell(), 0
+        while True:
+            attempt += 1
+            before = target.tell()
+            more = {"Range": f"bytes={before - begin}-"} if before > begin else {}
+            try:
+                return self._receive(path, target, begin, more)
+            except HTTPError as error:
+                attempt = 1 if target.tell() > before else attempt  # it moves on: patience begins anew
+                if attempt >= self._attempts:
+                    raise Unavailable(
+                        f"the server at {self.url} broke off GET {path} after {target.tell() - begin:,} bytes ({_reason(error)}); try again"
+                    ) from error
+            time.sleep(pause_s(attempt, random.random()))
+
+    def _receive(self, path: str, target: BinaryIO, begin: int, more: Mapping[str, str]) -> Response:
+        sent = {**self._headers, **more}
+        answer = self._pool.urlopen(
+            "GET", self._prefix + path, headers=sent, retries=False, redirect=False, preload_content=False, enforce_content_length=True
+        )
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        try:
+            if answer.status in PASSING:
+                answer.drain_conn()
+                raise HTTPError(f"it answered {answer.status}")
+            if answer.status >= 400:
+                return Response(status=answer.status, headers=headers, body=answer.read())
+            if answer.status == 200 and more:  # it does not know ranges: from the start
+                target.seek(begin)
+                target.truncate()
+            target.writelines(answer.stream(CHUNK_BYTES))
+            return Response(status=answer.status, headers=headers, body=b"")
+        finally:
+            answer.release_conn()
 
     def close(self) -> None:
         """Close all connections."""

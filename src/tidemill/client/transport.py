@@ -37,6 +37,13 @@ class Transport(Protocol):
         self, method: str, path: str, *, body: bytes | BinaryIO | None = None, headers: Mapping[str, str] | None = None
     ) -> Response: ...
 
+    def fetch(self, path: str, target: BinaryIO) -> Response:
+        """GET a path and write what comes into target as it comes; return the answer without its body.
+
+        An error's answer is returned whole, and nothing written. A connection that breaks goes on where it broke (Range).
+        """
+        ...
+
     def close(self) -> None: ...
 
 

@@ -32,6 +32,15 @@ class InProcessTransport:
         self, method: str, path: str, *, body: bytes | BinaryIO | None = None, headers: Mapping[str, str] | None = None
     ) -> Response:
         """Run a request through the app and return its answer."""
+        return self._ask(method, path, body, headers, None)
+
+    def fetch(self, path: str, target: BinaryIO) -> Response:
+        """Write what a GET answers into target as it comes."""
+        return self._ask("GET", path, None, None, target)
+
+    def _ask(
+        self, method: str, path: str, body: bytes | BinaryIO | None, headers: Mapping[str, str] | None, target: BinaryIO | None
+    ) -> Response:
         sent = {"host": "localhost", "accept": "application/json", **{name.lower(): value for name, value in (headers or {}).items()}}
         if self._token:
             sent.setdefault("authorization", f"Bearer {self._token}")
@@ -50,7 +59,7 @@ class InProcessTransport:
             "client": ("127.0.0.1", 0),
             "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
         }
-        return asyncio.run_coroutine_threadsafe(self._run(scope, _chunks(body)), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._run(scope, _chunks(body), target), self._loop).result()
 
     def close(self) -> None:
         """Stop the event loop."""
@@ -59,7 +68,7 @@ class InProcessTransport:
             self._thread.join()
             self._loop.close()
 
-    async def _run(self, scope: dict[str, Any], chunks: Iterator[bytes]) -> Response:
+    async def _run(self, scope: dict[str, Any], chunks: Iterator[bytes], target: BinaryIO | None) -> Response:
         answer: dict[str, Any] = {"status": 500, "headers": []}
         body = bytearray()
 
@@ -79,7 +88,10 @@ class InProcessTransport:
             if message["type"] == "http.response.start":
                 answer.update(message)
             elif message["type"] == "http.response.body":
-                body.extend(message.get("body", b""))
+                if target is not None and answer["status"] < 400:
+                    target.write(message.get("body", b""))
+                else:
+                    body.extend(message.get("body", b""))
                 if not message.get("more_body", False):
                     answered.set()
 
