@@ -199,3 +199,13 @@ def test_like_is_the_same_on_every_engine(any_ws: Workspace, patterns: list[str]
         assert set(names(any_ws, filter=f"name LIKE '{quoted}'")) == {name for name in stored if exact.fullmatch(name)}
         folded = re.compile(exact.pattern, re.DOTALL | re.IGNORECASE)
         assert set(names(any_ws, filter=f"name ILIKE '{quoted}'")) == {name for name in stored if folded.fullmatch(name)}
+
+
+def test_what_is_hidden_is_shown_to_who_asks_for_it(many: Workspace) -> None:
+    hide = ("prompt", "true")
+    for filter, found in (  # noqa: A001
+        ("tags.prompt = 'true'", ["gamma"]), ("tags.prompt = 'True'", []), ("tags.prompt != 'false'", ["gamma"]),
+        ("tags.prompt = 'false'", ["Beta", "alpha", "be%a", "beta"]), ("tags.prompt != 'true' AND name LIKE 'b%'", ["be%a", "beta"]),
+        ("tags.prompt = 'false' AND tags.team = 'lab'", ["alpha", "beta"]),
+    ):  # fmt: skip
+        assert names(many, filter=filter, without=hide) == found, filter

@@ -1,6 +1,7 @@
 """Aliases: names like `champion` that point at a version, with their whole history. Owns their table."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Column, Connection, Index, Integer, PrimaryKeyConstraint, Table, select, update
@@ -139,7 +140,14 @@ def read_aliases(ws: Workspace, model: str, *, at: datetime | None = None) -> di
         return aliases_of(tx, ws.project, [model], at=at).get(model, {})
 
 
-def aliases_of(tx: Connection, project: str, models: list[str], *, at: datetime | None = None) -> dict[str, dict[str, int]]:
+def list_aliases(ws: Workspace, models: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return name of the model -> alias -> version of these models, as they are."""
+    ws.require("registry.read")
+    with ws.catalog.reading() as tx:
+        return aliases_of(tx, ws.project, models)
+
+
+def aliases_of(tx: Connection, project: str, models: Sequence[str], *, at: datetime | None = None) -> dict[str, dict[str, int]]:
     """Return name of the model -> alias -> version."""
     joined = (MODELS.c.project == ALIASES.c.project) & (MODELS.c.key == ALIASES.c.model)
     query = select(MODELS.c.name, ALIASES.c.alias, ALIASES.c.version).join(MODELS, joined)

@@ -13,7 +13,7 @@ from tidemill.core.ids import EventId, ModelName
 from tidemill.core.values import Value, fields_of
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.locks import check_unlocked
-from tidemill.registry.models import batched, fetch_model, touch_model
+from tidemill.registry.models import RegisteredModel, batched, fetch_model, touch_model
 from tidemill.registry.promotion import check_override, check_promotable, permission
 from tidemill.registry.versions import (
     MODEL_VERSIONS,
@@ -141,6 +141,13 @@ def environment_history(ws: Workspace, model: str) -> list[Stay]:
         query = select(SPANS).where(SPANS.c.project == ws.project, SPANS.c.model == key)
         rows = tx.execute(query.order_by(SPANS.c.valid_from.desc(), SPANS.c.version.desc()))
         return [_stay(row) for row in rows]
+
+
+def newest_versions(ws: Workspace, models: Sequence[RegisteredModel]) -> list[ModelVersion]:
+    """Return the newest version in each environment of these models, by model."""
+    ws.require("registry.read")
+    with ws.catalog.reading() as tx:
+        return newest_by_environment(tx, ws.project, [model.key for model in models])
 
 
 def newest_by_environment(tx: Connection, project: str, keys: Sequence[str]) -> list[ModelVersion]:

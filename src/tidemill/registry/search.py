@@ -84,9 +84,9 @@ def search_models(
     limit: int = 100,
     page_token: str | None = None,
 ) -> Page[RegisteredModel]:
-    """Return the models that a filter picks, by name unless told otherwise; without: a tag and value that none of them has.
+    """Return the models that a filter picks, by name unless told otherwise. Raises FilterRefused, TokenRefused.
 
-    Raises FilterRefused, TokenRefused.
+    without: a tag and a value of it that hide a model, unless the filter asks for those that have it.
     """
     ws.require("registry.read")
     query = select(MODELS).where(MODELS.c.project == ws.project)
@@ -121,7 +121,7 @@ def _page(
     text, order_by, view, without = asked
     scope = question(noun.called, ws.project, text, list(order_by), view, without)
     orders = _orders(noun, order_by)
-    query = query.where(*_conditions(noun, text), *_view(noun, view), *([] if without is None else [~_tagged(noun, *without)]))
+    query = query.where(*_conditions(noun, text, without), *_view(noun, view))
     if page_token:
         query = query.where(_behind(noun, orders, read_token(page_token, scope)))
     columns = [noun.attributes[order.key] for order in orders]
@@ -138,8 +138,22 @@ def _view(noun: _Noun, view: View) -> list[ColumnElement[bool]]:
     return [] if view == "all" else [noun.deleted if view == "deleted" else ~noun.deleted]
 
 
-def _conditions(noun: _Noun, text: str) -> list[ColumnElement[bool]]:
-    return [_clause(noun, item, text) for item in parse_filter(text, entities=ENTITIES, default="attribute")]
+def _conditions(noun: _Noun, text: str, without: tuple[str, str] | None) -> list[ColumnElement[bool]]:
+    items = parse_filter(text, entities=ENTITIES, default="attribute")
+    if without is None or any(_asks_for(item, *without) for item in items):
+        return [_clause(noun, item, text) for item in items]
+    # What is shown lacks the tag: to ask for another value of it is to ask for what is shown.
+    others = [item for item in items if (item.entity, item.key) != ("tag", without[0])]
+    hidden = _has_tag(noun, noun.tags.c.tag == without[0], noun.tags.c.value == without[1])
+    return [*(_clause(noun, item, text) for item in others), ~hidden]
+
+
+def _asks_for(item: Comparison, tag: str, value: str) -> bool:
+    """Return whether a condition picks what has this value of a tag."""
+    if (item.entity, item.key) != ("tag", tag) or not isinstance(item.value, str):
+        return False
+    same = item.value.lower() == value
+    return same if item.op == "=" else not same if item.op == "!=" else False
 
 
 def _clause(noun: _Noun, item: Comparison, text: str) -> ColumnElement[bool]:
@@ -163,10 +177,6 @@ def _clause(noun: _Noun, item: Comparison, text: str) -> ColumnElement[bool]:
     if isinstance(item.value, str) and item.value.isdecimal():
         item = replace(item, value=float(item.value))
     return compare_number(column, item, text)
-
-
-def _tagged(noun: _Noun, tag: str, value: str) -> ColumnElement[bool]:
-    return _has_tag(noun, noun.tags.c.tag == tag, noun.tags.c.value == value)
 
 
 def _has_tag(noun: _Noun, *wanted: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -43,6 +43,7 @@ MODEL_VERSIONS = Table(
     Column("bundle", Text, nullable=False),  # empty while the files lie elsewhere
     Column("size_bytes", BigInteger, nullable=False),
     Column("source", Text, nullable=False),
+    Column("location", Text, nullable=False),
     Column("run", Text),
     Column("run_link", Text, nullable=False),
     Column("logged_model", Text),
@@ -79,7 +80,8 @@ index_values("ix_model_version_tags_value", VERSION_TAGS)
 class ModelVersion(Value, frozen=True, kw_only=True):
     """One immutable set of files, what was measured of it and what its checks said.
 
-    key: what lineage and events know the model by. bundle: the tree of its files, None while they lie elsewhere, at source.
+    key: what lineage and events know the model by. bundle: the tree of its files, None while they lie elsewhere. source: what it was
+    made of, in the words of who made it; location: the place that this meant then.
     """
 
     name: ModelName
@@ -89,6 +91,7 @@ class ModelVersion(Value, frozen=True, kw_only=True):
     bundle: Digest | None
     size_bytes: int
     source: str = ""
+    location: str = ""
     run: RunId | None
     run_link: str = ""
     logged_model: str | None = None
@@ -121,9 +124,13 @@ class ModelVersion(Value, frozen=True, kw_only=True):
 
 
 class Origin(Value, frozen=True, kw_only=True):
-    """Where a version comes from, as far as it is known. sources: lineage nodes besides the run."""
+    """Where a version comes from, as far as it is known. location: the place that source means, when it is none itself.
+
+    sources: lineage nodes besides the run and the logged model.
+    """
 
     source: str = ""
+    location: str = ""
     run: RunId | None = None
     run_link: str = ""
     logged_model: str | None = None
@@ -224,7 +231,8 @@ def _write_version(
     bundle, size = (tree[0], tree[1].size_bytes) if tree else (None, 0)
     made = ModelVersion(
         name=model.name, key=model.key, version=newest + 1, description=description, bundle=bundle, size_bytes=size,
-        source=origin.source, run=origin.run, run_link=origin.run_link, logged_model=origin.logged_model, verdict=overall(results),
+        source=origin.source, location=origin.location or origin.source, run=origin.run, run_link=origin.run_link,
+        logged_model=origin.logged_model, verdict=overall(results),
         metrics=dict(metrics or {}), tags=dict(tags), card=None, created_at=now, updated_at=now, actor=ws.actor.id,
     )  # fmt: skip
     row = {name: getattr(made, name) for name in fields_of(ModelVersion) if name not in ("name", "key", "tags")}
@@ -255,7 +263,7 @@ def touch_version(tx: Connection, project: str, version: ModelVersion, *, at: da
 def bundle_of(version: ModelVersion) -> Digest:
     """Return the tree of a version's files. Raises FilesElsewhere."""
     if version.bundle is None:
-        raise FilesElsewhere(version.reference, version.source)
+        raise FilesElsewhere(version.reference, version.location)
     return version.bundle
 
 
@@ -265,6 +273,13 @@ def list_versions(ws: Workspace, name: str, *, limit: int = 100) -> list[ModelVe
     query = living_versions(ws.project).where(MODELS.c.name == name).order_by(MODEL_VERSIONS.c.version.desc()).limit(limit)
     with ws.catalog.reading() as tx:
         return versions_of(tx, ws.project, tx.execute(query).all())
+
+
+def find_version(ws: Workspace, name: str, version: int) -> ModelVersion:
+    """Return a version by the name of its model and its number, and by nothing else. Raises ModelNotFound."""
+    ws.require("registry.read", name)
+    with ws.catalog.reading() as tx:
+        return fetch_version(tx, ws.project, name, version)
 
 
 def fetch_version(tx: Connection, project: str, name: str, version: int, *, shown: str | None = None) -> ModelVersion:

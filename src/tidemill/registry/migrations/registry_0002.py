@@ -32,7 +32,7 @@ def _models() -> None:
 
 def _versions() -> None:
     op.execute("ALTER TABLE model_versions RENAME COLUMN name TO model")
-    for name in ("description", "source", "run_link", "status_message", "environment"):
+    for name in ("description", "source", "location", "run_link", "status_message", "environment"):
         op.add_column("model_versions", sa.Column(name, sa.Text(), nullable=False, server_default=""))
     op.add_column("model_versions", sa.Column("status", sa.Text(), nullable=False, server_default="ready"))
     op.add_column("model_versions", sa.Column("logged_model", sa.Text(), nullable=True))

@@ -9,6 +9,8 @@ from tidemill.core.errors import Conflict, Corrupt, Invalid, NotFound, NotPermit
 from tidemill.core.ids import new_id
 from tidemill.core.values import UNSET
 from tidemill.govern.keys import NotAuthenticated
+from tidemill.registry.locks import VersionLocked
+from tidemill.registry.promotion import ChecksFailed
 from tidemill.server.errors import BodyTooLarge
 from tidemill.tracking.experiments import ExperimentInTrash
 from tidemill.tracking.facts import ParamRewritten
@@ -115,6 +117,8 @@ CODES: Mapping[type[TidemillError], Told] = {
     ParamRewritten: _INVALID,
     ModelParamRewritten: _INVALID,
     FileInTheWay: _INVALID,
+    ChecksFailed: Told(409, "RESOURCE_CONFLICT", ""),
+    VersionLocked: Told(409, "RESOURCE_CONFLICT", ""),
     Conflict: Told(400, "RESOURCE_ALREADY_EXISTS", "RESOURCE_ALREADY_EXISTS"),
     Invalid: _INVALID,
     NotPermitted: Told(403, "PERMISSION_DENIED", "PERMISSION_DENIED"),
