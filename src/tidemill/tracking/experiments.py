@@ -26,6 +26,7 @@ from tidemill.catalog.prepared import Prepared
 from tidemill.catalog.schema import METADATA, Moment, Text, insert_new, upsert
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.filters import Comparison, Order, parse_filter, parse_order
+from tidemill.core.ids import check_key
 from tidemill.core.pages import Page, question, read_token, token_after
 from tidemill.core.values import Value, field
 from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace
@@ -372,7 +373,8 @@ def _check_name(name: str) -> None:
 
 def _check_tags(tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
-        if not key or len(key) > 250 or len(value) > TAG_MAX:
+        check_key("tag", key)
+        if len(value) > TAG_MAX or "\0" in value:
             raise Invalid(
-                f"tag {key[:80]!r} of an experiment is not usable; expected a key of 1 to 250 characters and a value of at most {TAG_MAX}"
+                f"the value of tag {key!r} of an experiment is not usable; expected at most {TAG_MAX} characters, none of them NUL"
             )
