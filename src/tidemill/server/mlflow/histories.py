@@ -68,7 +68,7 @@ class RunPoints(Wire, frozen=True, kw_only=True):
 
 def history(ws: Workspace, request: History) -> Page:
     """Return the history of a metric, or a page of it."""
-    points = _by_time(runs.metric_history(ws, request.run_id, request.metric_key))
+    points = _by_time(_read(ws, request.run_id, request.metric_key))
     scope = question("history", ws.project, request.run_id, request.metric_key)
     start = int(read_token(request.page_token, scope)[0]) if request.page_token else 0
     end = len(points) if request.max_results is None else start + request.max_results
@@ -111,7 +111,7 @@ def thinned(ws: Workspace, request: Thinned) -> RunPoints:
 def _read(ws: Workspace, run: str, key: str) -> Points:
     try:
         return runs.metric_history(ws, run, key)
-    except RunNotFound:  # among several, MLflow passes over one that is not there
+    except RunNotFound:  # MLflow passes over it
         return Points(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
 
 

@@ -13,11 +13,11 @@ from tidemill.server.mlflow.experiments import location_of
 from tidemill.server.mlflow.inputs import RunInputs, RunOutputs, links_of
 from tidemill.server.mlflow.wire import (
     DONE,
+    AnyMillis,
     Empty,
     Filled,
     Int64,
     KeyValue,
-    Millis,
     by_key,
     check_page,
     experiment_number,
@@ -87,7 +87,7 @@ class Create(Wire, frozen=True, kw_only=True):
     experiment_id: Filled
     user_id: str = ""
     run_name: str = ""
-    start_time: Millis | None = None
+    start_time: AnyMillis | None = None
     tags: tuple[KeyValue, ...] = ()
 
 
@@ -102,7 +102,7 @@ class Update(Wire, frozen=True, kw_only=True):
 
     run_id: Filled
     status: str | int = ""
-    end_time: Millis | None = None
+    end_time: AnyMillis | None = None
     run_name: str = ""
 
 

@@ -15,7 +15,8 @@ Filled = Annotated[str, Meta(min_length=1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 # Milliseconds since 1970, up to the end of the year 9999: a moment that every database and every language can hold.
 Millis = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
-MILLIS_MAX = 253_402_300_799_999
+# The same from the year 1 on: for what happened before anybody measured it.
+AnyMillis = Annotated[int, Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
 # MLflow's database has no infinities, so its clients know them as the largest double. NaN is told in words, as protobuf does.
 LARGEST = 1.7976931348623157e308
 PAGE_MAX = 50_000
