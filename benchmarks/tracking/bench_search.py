@@ -52,7 +52,9 @@ def over_http(report: Report, told: Options, server: servers.Server, experiment:
     if peer:
         base = f"{server.url}/api/v1/projects/default"
         asked["count of each experiment's runs"] = lambda: urllib.request.urlopen(f"{base}/experiment-counts", timeout=60).read()
-        asked["first page of the runs table (HTML)"] = lambda: urllib.request.urlopen(f"{server.url}/projects/default/runs", timeout=60).read()
+        asked["first page of the runs table (HTML)"] = lambda: urllib.request.urlopen(
+            f"{server.url}/projects/default/runs", timeout=60
+        ).read()
     for what, ask in asked.items():
         ask()
         report.add(f"{what}: {where}", "ms", [seconds(ask) * 1000 for _ in range(told.rounds(9))])
