@@ -152,7 +152,7 @@ def paged(ws: Workspace, text: str, orders: list[str], size: int) -> list[str]:
         ("params.depth > '3'", "'depth' is text, which > does not compare"),
         ("params.depth = 3", "'depth' is text; expected text in quotes"),
         ("colour = 'red'", "'colour' is no attribute; expected one of run_id, run_name"),
-        ("tags.team IS NULL", "IS NULL cannot be asked of a tag"),
+        ("metrics.auc IS NULL", "IS NULL cannot be asked of a metric"),
     ],
 )
 def test_a_filter_that_makes_no_sense_is_refused(ws: Workspace, text: str, problem: str) -> None:

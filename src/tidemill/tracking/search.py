@@ -18,10 +18,14 @@ from tidemill.core.values import replace
 from tidemill.govern.workspace import Workspace
 from tidemill.tracking.experiments import View
 from tidemill.tracking.facts import METRICS, PARAMS, TAGS, long, short
+from tidemill.tracking.inputs import INPUT_DATASETS, RUN_DATASETS
 from tidemill.tracking.runs import RUNS, Run, read_many
 
 FEW = 4000  # matches of one condition up to which it is cheaper to sort them than to walk an index in order
 WALK = 5000  # steps of a walk after which it is cheaper to gather all matches and sort them
+
+NAME, USER = "mlflow.runName", "mlflow.user"  # tags by which MLflow's clients know what runs have of their own
+_EXISTENCE = ("IS NULL", "IS NOT NULL")
 
 ENTITIES = {
     **dict.fromkeys(("attribute", "attributes", "attr", "run"), "attribute"),
@@ -30,8 +34,10 @@ ENTITIES = {
     **dict.fromkeys(("tag", "tags"), "tag"),
     **dict.fromkeys(("dataset", "datasets"), "dataset"),
 }
+# Who a run is by: whom its client named, else who started it here.
+_USER = func.coalesce(select(TAGS.c.value).where(TAGS.c.run == RUNS.c.no, TAGS.c.key == USER).scalar_subquery(), RUNS.c.actor)
 _TEXTS = {
-    "run_id": RUNS.c.id, "run_name": RUNS.c.name, "status": RUNS.c.status, "user_id": RUNS.c.actor, "kind": RUNS.c.kind,
+    "run_id": RUNS.c.id, "run_name": RUNS.c.name, "status": RUNS.c.status, "user_id": _USER, "kind": RUNS.c.kind,
     "parent": RUNS.c.parent,
 }  # fmt: skip
 _TIMES = {"start_time": RUNS.c.started_at, "end_time": RUNS.c.ended_at}
@@ -40,6 +46,7 @@ _ALIASES = {
     **dict.fromkeys(("name", "run name", "Run name", "Run Name"), "run_name"), **dict.fromkeys(("id", "run_uuid"), "run_id"),
     **dict.fromkeys(("created", "Created", "started_at"), "start_time"), "ended_at": "end_time", "actor": "user_id",
 }  # fmt: skip
+_DATASETS = {"name": INPUT_DATASETS.c.name, "digest": INPUT_DATASETS.c.digest, "context": RUN_DATASETS.c.context}
 _TABLES = {"metric": METRICS, "param": PARAMS, "tag": TAGS}
 
 
@@ -233,6 +240,10 @@ def _members(asked: _Asked, *, walking: bool) -> list[ColumnElement[bool]]:
             clauses.append(compare_number(_TIMES[item.key], item, asked.text))
         elif item.entity == "attribute":
             clauses.append(compare_text(_TEXTS[item.key], item, asked.text))
+        elif item.entity == "dataset":
+            clauses.append(_read(compare_text(_DATASETS[item.key], item, asked.text)))
+        elif item.op in _EXISTENCE:
+            clauses.append(_there(item))
     for (entity, key), items in _by_key(asked).items():
         table = _TABLES[entity]
         if walking:
@@ -247,7 +258,7 @@ def _by_key(asked: _Asked) -> dict[tuple[str, str], list[Comparison]]:
     """Return the conditions on what runs have under keys, those on one key together."""
     found: dict[tuple[str, str], list[Comparison]] = {}
     for item in asked.conditions:
-        if item.entity != "attribute":
+        if item.entity in _TABLES and item.op not in _EXISTENCE:
             found.setdefault((item.entity, item.key), []).append(item)
     return found
 
@@ -262,6 +273,19 @@ def _matching(asked: _Asked, entity: str, key: str, items: Sequence[Comparison])
     return union_all(query.where(short(table.c.value)), query.where(long(table.c.value)))
 
 
+def _read(holds: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return the clause for the runs that read a dataset for which something holds."""
+    used = RUN_DATASETS.join(INPUT_DATASETS, INPUT_DATASETS.c.no == RUN_DATASETS.c.dataset)
+    return RUNS.c.no.in_(select(RUN_DATASETS.c.run).select_from(used).where(holds))
+
+
+def _there(item: Comparison) -> ColumnElement[bool]:
+    """Return the clause for the runs that have something under a key, or nothing."""
+    table = _TABLES[item.entity]
+    there = select(table.c.run).where(table.c.run == RUNS.c.no, table.c.key == item.key).exists()
+    return there if item.op == "IS NOT NULL" else ~there
+
+
 def _holds(table: Any, item: Comparison, text: str) -> ColumnElement[bool]:
     return compare_number(table.c.value, item, text) if item.entity == "metric" else compare_text(table.c.value, item, text)
 
@@ -273,15 +297,17 @@ def _is_moment(column: Any) -> bool:
 def _conditions(text: str) -> tuple[Comparison, ...]:
     found = []
     for item in parse_filter(text, entities=ENTITIES, default="attribute"):
+        if (item.entity, item.key) == ("tag", NAME):
+            item = replace(item, entity="attribute", key="run_name")
         if item.entity == "attribute":
             item = replace(item, key=_ALIASES.get(item.key, item.key))
             if item.key not in _ATTRIBUTES:
                 refuse_key(text, item, _ATTRIBUTES)
             if item.key == "status" and isinstance(item.value, str):
                 item = replace(item, value=item.value.lower())
-        elif item.entity not in _TABLES:
-            raise FilterRefused(text, item.position, f"runs have no {item.entity}s that can be searched for")
-        elif item.op in ("IS NULL", "IS NOT NULL"):
+        elif item.entity == "dataset" and item.key not in _DATASETS:
+            raise FilterRefused(text, item.position, f"datasets have no {item.key!r}; expected one of {', '.join(_DATASETS)}")
+        if item.op in _EXISTENCE and (item.entity not in ("param", "tag")):
             raise FilterRefused(text, item.position, f"{item.op} cannot be asked of a {item.entity}")
         found.append(item)
     return tuple(found)
@@ -290,6 +316,8 @@ def _conditions(text: str) -> tuple[Comparison, ...]:
 def _orders(clauses: Sequence[str]) -> tuple[Order, ...]:
     found: list[Order] = []
     for clause, order in zip(clauses, parse_order(clauses, entities=ENTITIES, default="attribute"), strict=True):
+        if (order.entity, order.key) == ("tag", NAME):
+            order = replace(order, entity="attribute", key="run_name")
         if order.entity == "attribute":
             order = replace(order, key=_ALIASES.get(order.key, order.key))
         if (order.entity == "attribute" and order.key not in _ATTRIBUTES) or order.entity == "dataset":
