@@ -3,9 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Index, Integer, PrimaryKeyConstraint, Table, UniqueConstraint, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    bindparam,
+    exists,
+    select,
+)
 
 from tidemill.catalog.lineage import link
+from tidemill.catalog.prepared import Prepared
 from tidemill.catalog.schema import METADATA, JsonValue, Text, insert_new, upsert
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Value, field
@@ -52,6 +65,14 @@ RUN_MODELS = Table(
     Column("step", BigInteger, nullable=False),
     PrimaryKeyConstraint("run", "direction", "model"),
     Index("ix_run_models_model", "model", "direction"),
+)
+
+_ANY_LINK = Prepared(
+    select(RUNS.c.no).where(
+        RUNS.c.project == bindparam("project"),
+        RUNS.c.id == bindparam("id"),
+        exists().where(RUN_DATASETS.c.run == RUNS.c.no) | exists().where(RUN_MODELS.c.run == RUNS.c.no),
+    )
 )
 
 
@@ -156,6 +177,8 @@ def read_links(ws: Workspace, runs: Sequence[str]) -> dict[str, RunLinks]:
     models = select(RUNS.c.id, RUN_MODELS).select_from(RUNS.join(RUN_MODELS, RUN_MODELS.c.run == RUNS.c.no))
     of_runs = (RUNS.c.project == ws.project) & RUNS.c.id.in_(runs)
     with ws.catalog.reading() as tx:
+        if len(runs) == 1 and _ANY_LINK.run(tx, {"project": ws.project, "id": runs[0]}).fetchone() is None:
+            return {runs[0]: RunLinks()}
         for row in tx.execute(datasets.where(of_runs).order_by(INPUT_DATASETS.c.no)):
             found[row.run_id][0].append(DatasetInput(dataset=_dataset(row), tags=row.tags))
         for row in tx.execute(models.where(of_runs).order_by(RUN_MODELS.c.model)):

@@ -65,10 +65,10 @@ _GIVEN = ("project", "id", "experiment_id", "name", "kind", "parent", "status", 
 
 
 class Seen(Value, frozen=True, kw_only=True, array_like=True):
-    """Where the latest point of a metric lies."""
+    """Where the latest point of a metric lies. at_ms: milliseconds since 1970, as its protocols tell times of points."""
 
     step: int
-    at: datetime
+    at_ms: int
 
 
 class RunArtifact(Value, frozen=True, kw_only=True):
@@ -411,7 +411,7 @@ def _read_many(tx: Connection, project: str, ids: Sequence[str], *, details: Lit
             params=params.get(no, {}),
             tags=tags.get(no, {}),
             metrics={key: value for key, value, _, _ in seen},
-            last={key: Seen(step=step, at=from_micros(at)) for key, _, step, at in seen},
+            last={key: Seen(step=step, at_ms=at // 1000) for key, _, step, at in seen},
         )
     return [runs[i] for i in ids if i in runs]
 

@@ -155,8 +155,8 @@ def to_info(run: Run) -> RunInfo:
 def to_data(run: Run) -> RunData:
     """Return what was logged to a run as MLflow tells it: the run's name is a tag, too."""
     points = [
-        WireMetric(key=key, value=told_number(value), timestamp=millis(run.last[key].at), step=run.last[key].step)
-        for key, value in run.metrics.items()
+        WireMetric(key=key, value=told_number(value), timestamp=seen.at_ms, step=seen.step)
+        for (key, value), seen in zip(run.metrics.items(), run.last.values(), strict=True)
     ]
     return RunData(metrics=tuple(points) or UNSET, params=pairs(run.params) or UNSET, tags=pairs({**run.tags, RUN_NAME: run.name}) or UNSET)
 
