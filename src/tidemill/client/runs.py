@@ -154,11 +154,11 @@ class Runs:
         return self._caller.put(f"/runs/{segment(run)}/end", {"status": status, "message": message})
 
     def delete(self, run: str) -> None:
-        """Put a run into the trash, from which `tidemill gc` removes it when its time is up. Raises NotFound."""
+        """Put a run into the trash, with those that are part of it; `tidemill gc` removes it when its time is up. Raises NotFound."""
         self._caller.call("DELETE", f"/runs/{segment(run)}")
 
     def restore(self, run: str) -> None:
-        """Take a run out of the trash. Raises NotFound."""
+        """Take a run out of the trash, with those that are part of it. Raises NotFound."""
         self._caller.post(f"/runs/{segment(run)}/restore", once=new_id())
 
     def _fetch(self, run: str, artifact: Doc, root: Path) -> None:

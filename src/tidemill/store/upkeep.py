@@ -53,8 +53,10 @@ def verify(store: ObjectStore) -> VerifyReport:
     return VerifyReport(objects=objects, size_bytes=size_bytes, corrupt=tuple(sorted(corrupt)))
 
 
-def gc(store: ObjectStore, live: Iterable[Digest], *, older_than: timedelta) -> GcReport:
-    """Remove the objects that neither live nor a tree in live names, if they are older than older_than.
+def gc(store: ObjectStore, live: Iterable[Digest], *, older_than: timedelta, leaves: Iterable[Digest] = ()) -> GcReport:
+    """Remove the objects that neither live, leaves nor a tree in live names, if they are older than older_than.
+
+    leaves are known to be no trees, so that nobody has to look.
 
     The age protects writers that have stored bytes and not yet recorded them. A tree named by live is followed, a tree named
     only by a tree is not (trees list files). Raises Invalid for a negative age.
@@ -64,6 +66,7 @@ def gc(store: ObjectStore, live: Iterable[Digest], *, older_than: timedelta) -> 
     # Taken before marking: what is put from now on is younger, whatever the marking takes.
     stored_before = from_micros(int(wall() * 1e6)) - older_than
     marked, missing = _mark(store, live)
+    marked.update(leaves)
     kept = young = removed = freed = 0
     for entry in store.stored():
         if entry.digest in marked:

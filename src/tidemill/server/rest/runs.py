@@ -12,7 +12,7 @@ from tidemill.core.values import Value, field
 from tidemill.datasets import versions
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Limit, Route
-from tidemill.tracking import batches, compare, inputs, runs, search, selection
+from tidemill.tracking import batches, compare, inputs, runs, search, selection, trash
 from tidemill.tracking.batches import Metric
 from tidemill.tracking.compare import Comparison
 from tidemill.tracking.experiments import View
@@ -145,13 +145,13 @@ def delete_tag(ws: Workspace, run: RunId, key: str) -> None:
 
 
 def delete_run(ws: Workspace, run: RunId) -> None:
-    """Put a run into the trash; one that lies there already stays."""
-    runs.delete_run(ws, run)
+    """Put a run into the trash, with those that are part of it; what lies there already stays."""
+    trash.delete_runs(ws, [run])
 
 
 def restore_run(ws: Workspace, run: RunId) -> None:
-    """Take a run out of the trash."""
-    runs.restore_run(ws, run)
+    """Take a run out of the trash, with those that are part of it."""
+    trash.restore_runs(ws, [run])
 
 
 def update_run(ws: Workspace, run: RunId, *, body: UpdateRun) -> Run:

@@ -1,0 +1,173 @@
+"""What a workspace no longer needs: the trash whose time is up, then the bytes that nothing refers to any more."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnClause, Connection, column, delete, func, inspect, select, table
+from sqlalchemy.types import String
+
+from tidemill.core.ids import Digest
+from tidemill.core.values import Value
+from tidemill.deploy.endpoints import list_endpoints
+from tidemill.deploy.rollouts import list_rollouts
+from tidemill.govern.workspace import Workspace, list_projects
+from tidemill.pipelines.cache import STEP_CACHE
+from tidemill.registry import trash as registry_trash
+from tidemill.registry.versions import MODEL_VERSIONS
+from tidemill.store.objects import ObjectStore
+from tidemill.store.upkeep import gc
+from tidemill.tracking import trash
+from tidemill.tracking.files import FILES
+from tidemill.tracking.uploads import sweep_parts
+
+# Tables that tell of the past and keep nothing alive (the audit log, lineage), or name no bytes of ours.
+_NO_ROOTS = frozenset({"events", "event_heads", "edges", "trace_spans", "api_keys", "tidemill_schema_version", FILES.name})
+_DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_DIGEST_LETTERS = 64
+_ROWS_AT_ONCE = 5000
+_AT_ONCE = 500
+
+
+class Counted(Value, frozen=True, kw_only=True):
+    """What lies in a store, counted."""
+
+    objects: int
+    size_bytes: int
+
+
+class Upkept(Value, frozen=True, kw_only=True):
+    """What upkeep removed. before and after: the object store, counted anew each time. young: unused, within the grace of gc_grace_s.
+
+    catalog: bytes of the catalog's file before and after, 0 when it is a server's. parts_bytes: of files that never became whole.
+    """
+
+    experiments: tuple[int, ...]
+    runs: tuple[str, ...]
+    logged_models: tuple[str, ...]
+    models: tuple[str, ...]
+    kept: tuple[str, ...]
+    before: Counted
+    after: Counted
+    young: int
+    parts_bytes: int
+    catalog_bytes_before: int
+    catalog_bytes_after: int
+
+    @property
+    def freed_bytes(self) -> int:
+        """What was given back: objects, parts, and the catalog's file."""
+        objects = self.before.size_bytes - self.after.size_bytes
+        return objects + self.parts_bytes + self.catalog_bytes_before - self.catalog_bytes_after
+
+
+def collect(ws: Workspace, *, now: bool = False, grace: timedelta | None = None, compact: bool = False) -> Upkept:
+    """Remove for good what has been in the trash for its time (now: all of it), then the objects that nothing refers to any more.
+
+    Of all projects in which the actor may. What something living came of stays: the run of a registered version, a version behind an
+    endpoint. grace: how old an unused object has to be, gc_grace_s unless told; less than writers take to record what they stored
+    is for a workspace that nobody writes to. compact: write a SQLite catalog anew, so that its file shrinks too.
+    """
+    ws.require("tracking.admin")
+    ws.require("registry.admin")
+    catalog_before, before = _catalog_bytes(ws), count_objects(ws.objects)
+    experiments: list[int] = []
+    runs: list[str] = []
+    logged: list[str] = []
+    models: list[str] = []
+    kept: list[str] = []
+    for project in list_projects(ws):
+        mine = ws.acting(ws.actor, project)
+        models += registry_trash.purge(mine, before=_before(mine, now=now), keep=sorted(_served(mine)))
+        purged = trash.purge(mine, now=now, keep=_made_into_models(mine))
+        _forget_cached(mine, purged.runs)
+        experiments += purged.experiments
+        runs += purged.runs
+        logged += purged.models
+        kept += purged.kept
+    parts = sweep_parts(ws)
+    with ws.catalog.reading() as tx:
+        live, leaves = set(roots(tx)), set(tx.execute(select(FILES.c.digest).distinct()).scalars())
+    swept = gc(ws.objects, live - leaves, leaves=leaves, older_than=timedelta(seconds=ws.settings.gc_grace_s) if grace is None else grace)
+    if compact:
+        _compact(ws)
+    return Upkept(
+        experiments=tuple(experiments), runs=tuple(runs), logged_models=tuple(logged), models=tuple(models), kept=tuple(kept),
+        before=before, after=count_objects(ws.objects), young=swept.young, parts_bytes=parts, catalog_bytes_before=catalog_before,
+        catalog_bytes_after=_catalog_bytes(ws),
+    )  # fmt: skip
+
+
+def roots(tx: Connection) -> Iterator[Digest]:
+    """Yield every digest that any row of any table names, but for FILES and what only tells of the past.
+
+    The database is asked for its tables and texts: a table that is added, or a digest in a tag, keeps its bytes without being listed
+    here. What looks like a digest and is none costs nothing.
+    """
+    inspector = inspect(tx)
+    for name in inspector.get_table_names():
+        if name in _NO_ROOTS:
+            continue
+        for each in inspector.get_columns(name):
+            if isinstance(each["type"], String):
+                words: ColumnClause[str] = column(each["name"])
+                query = select(words).select_from(table(name, words)).where(func.length(words) >= _DIGEST_LETTERS)
+                for (found,) in tx.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)):
+                    yield from map(Digest, _DIGEST.findall(found))
+
+
+def count_objects(store: ObjectStore) -> Counted:
+    """Count what lies in a store."""
+    objects = size = 0
+    for entry in store.stored():
+        objects += 1
+        size += entry.size_bytes
+    return Counted(objects=objects, size_bytes=size)
+
+
+def _before(ws: Workspace, *, now: bool) -> datetime:
+    return ws.clock.now() + timedelta(microseconds=1) if now else ws.clock.now() - timedelta(days=ws.settings.trash_keep_days)
+
+
+def _served(ws: Workspace) -> set[str]:
+    """Return the lineage nodes of the model versions that stand behind an endpoint, or are on their way there."""
+    found = set()
+    for endpoint in list_endpoints(ws):
+        variants = [*endpoint.route.variants, *([endpoint.benchmark] if endpoint.benchmark is not None else [])]
+        found |= {f"model:{variant.model}@{variant.version}" for variant in variants}
+    for rollout in list_rollouts(ws, state="running", limit=1000):
+        found |= {f"model:{variant.model}@{variant.version}" for variant in (rollout.champion, rollout.challenger)}
+    return found
+
+
+def _made_into_models(ws: Workspace) -> set[str]:
+    """Return the lineage nodes of the runs and logged models that registered versions came of."""
+    mine = MODEL_VERSIONS.c.project == ws.project
+    with ws.catalog.reading() as tx:
+        rows = tx.execute(select(MODEL_VERSIONS.c.run, MODEL_VERSIONS.c.logged_model).where(mine)).all()
+    return {f"run:{row.run}" for row in rows if row.run} | {f"logged-model:{row.logged_model}" for row in rows if row.logged_model}
+
+
+def _forget_cached(ws: Workspace, runs: tuple[str, ...]) -> None:
+    """Take what runs left in the step cache out of it."""
+    for start in range(0, len(runs), _AT_ONCE):
+        some = runs[start : start + _AT_ONCE]
+        with ws.catalog.transaction() as tx:
+            tx.execute(delete(STEP_CACHE).where(STEP_CACHE.c.project == ws.project, STEP_CACHE.c.run.in_(some)))
+
+
+def _catalog_bytes(ws: Workspace) -> int:
+    path = ws.catalog.path
+    if path is None:
+        return 0
+    return sum(file.stat().st_size for file in (path, path.with_name(path.name + "-wal")) if file.exists())
+
+
+def _compact(ws: Workspace) -> None:
+    if ws.catalog.path is None:
+        return  # PostgreSQL gives its pages back by itself (autovacuum)
+    with closing(sqlite3.connect(ws.catalog.path, isolation_level=None, timeout=60)) as connection:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
