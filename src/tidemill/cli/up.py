@@ -54,6 +54,7 @@ def up(
         ready = wait_until(lambda: supervisor.stopping.is_set() or all(map(_answers, transports)), timeout_s=READY_S, every_s=0.05)
         if not ready:
             raise Unavailable(f"the server did not become ready within {READY_S:.0f} s; see why in {supervisor.state / 'logs'}")
+        running = supervisor.complete()
         text = f"dashboard and API  {running.url}\npredictions        {running.serve_url}\nstop with Ctrl-C"
         if not supervisor.stopping.is_set():
             click.echo(encode_text(running) if as_json else text)

@@ -110,7 +110,7 @@ class Supervisor:
         self.orphans: list[int] = []
 
     def start(self) -> Running:
-        """Take the lock and the ports and start all children. Raises AlreadyUp, PortTaken, Invalid, Unavailable."""
+        """Take the lock and the ports and start the children that callers wait for. Raises AlreadyUp, PortTaken, Invalid, Unavailable."""
         if self.settings.port == self.settings.serve_port != 0:
             raise Invalid(f"--port and --serve-port are both {self.settings.port}; expected two ports (0 picks a free one)")
         try:
@@ -139,8 +139,19 @@ class Supervisor:
         for index in range(self.settings.job_workers):
             self._add(f"worker-{index}", "tidemill.automate.worker", "--index", str(index))
         for child in self.children:
-            child.start()
+            if child.name == "control" or child.name.startswith("serve-"):
+                child.start()
         return self._write()
+
+    def complete(self) -> Running:
+        """Start the children that work in the background, once they no longer keep the others from the processor."""
+        try:
+            for child in self.children:
+                if child.process is None:
+                    child.start()
+            return self._write()
+        except OSError as error:
+            raise Unavailable(f"a process of {self.home} could not be started: {error.strerror}; free some memory or disk") from error
 
     def run(self) -> None:
         """Keep the children alive until told to stop, then let them finish what they have under way."""
