@@ -134,15 +134,17 @@ class ExperimentInTrash(Conflict):
         super().__init__(f"experiment {experiment.name!r} ({experiment.id}) is in the trash; restore it first, then try again")
 
 
-def create_experiment(ws: Workspace, name: str, *, location: str = "", tags: Mapping[str, str] | None = None) -> Experiment:
-    """Make an experiment. Raises ExperimentExists."""
+def create_experiment(
+    ws: Workspace, name: str, *, location: str = "", tags: Mapping[str, str] | None = None, wanted: int | None = None
+) -> Experiment:
+    """Make an experiment, under the id that is wanted if none has it yet. Raises ExperimentExists."""
     ws.require("tracking.write", name)
     _check_name(name)
     _check_tags(tags or {})
     with ws.catalog.transaction() as tx:
         if _find(tx, ws.project, name) is not None:
             raise ExperimentExists(name)
-        made = _insert(ws, tx, name, location=location)
+        made = _insert(ws, tx, name, location=location, wanted=wanted)
         _write_tags(tx, ws.project, made, tags or {})
         return fetch_experiment(tx, ws.project, made)
 
@@ -305,13 +307,15 @@ def _find(tx: Connection, project: str, name: str) -> int | None:
     return None if found is None else int(found[0])
 
 
-def _insert(ws: Workspace, tx: Connection, name: str, *, location: str = "") -> int:
+def _insert(ws: Workspace, tx: Connection, name: str, *, location: str = "", wanted: int | None = None) -> int:
     now = ws.clock.now()
     row = {"project": ws.project, "name": name, "location": location, "created_at": now, "updated_at": now}
     while True:
         # Ids are one sequence for all projects, so that an id alone names an experiment; 0 is the default project's `Default`.
         newest = tx.execute(select(func.max(EXPERIMENTS.c.id))).scalar_one_or_none() or 0
         chosen = 0 if name == DEFAULT_NAME and ws.project == DEFAULT_PROJECT and not _taken(tx, ws.project, 0) else newest + 1
+        if wanted is not None and tx.execute(select(EXPERIMENTS.c.id).where(EXPERIMENTS.c.id == wanted)).first() is None:
+            chosen, wanted = wanted, None
         if insert_new(tx, EXPERIMENTS, [{**row, "id": chosen}]):
             break
         if _find(tx, ws.project, name) is not None:  # another connection was quicker with the name

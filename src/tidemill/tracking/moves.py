@@ -1,0 +1,99 @@
+"""What was brought from another tracking server, and under which ids it is kept here: so that bringing it again changes nothing.
+
+Owns the table. An origin is the identity of the store that things came from, whatever way they came.
+"""
+
+from typing import Any
+
+from sqlalchemy import Column, PrimaryKeyConstraint, Table, cast, func, select
+
+from tidemill.catalog.schema import METADATA, Text, upsert
+from tidemill.core.values import Value
+from tidemill.govern.workspace import Workspace
+from tidemill.tracking.experiments import EXPERIMENTS
+from tidemill.tracking.facts import METRICS, PARAMS, TAGS
+from tidemill.tracking.files import FILES
+from tidemill.tracking.inputs import RUN_DATASETS
+from tidemill.tracking.logged_models import LOGGED_MODELS
+from tidemill.tracking.points import BLOCKS, TAIL
+from tidemill.tracking.runs import RUNS
+
+MOVES = Table(
+    "moves",
+    METADATA,
+    Column("project", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("theirs", Text, nullable=False),
+    Column("ours", Text, nullable=False),
+    Column("mark", Text, nullable=False),
+    PrimaryKeyConstraint("project", "origin", "kind", "theirs"),
+)
+
+
+class Move(Value, frozen=True, kw_only=True):
+    """One thing that came from an origin. mark: what it looked like when all of it had come, "" before."""
+
+    kind: str
+    theirs: str
+    ours: str
+    mark: str = ""
+
+
+def read_moves(ws: Workspace, origin: str) -> list[Move]:
+    """Return all that came from an origin."""
+    ws.require("tracking.read", origin)
+    query = select(MOVES.c.kind, MOVES.c.theirs, MOVES.c.ours, MOVES.c.mark).where(*_mine(ws, origin))
+    with ws.catalog.reading() as tx:
+        return [Move(kind=row.kind, theirs=row.theirs, ours=row.ours, mark=row.mark) for row in tx.execute(query)]
+
+
+def write_move(ws: Workspace, origin: str, move: Move) -> None:
+    """Remember what something is called here, and what it looked like."""
+    ws.require("tracking.write", origin)
+    row = {name: getattr(move, name) for name in ("kind", "theirs", "ours", "mark")}
+    with ws.catalog.transaction() as tx:
+        upsert(tx, MOVES, [{"project": ws.project, "origin": origin, **row}])
+
+
+def count_moved(ws: Workspace, origin: str) -> dict[str, int]:
+    """Return how much of each kind is there now of what came from an origin: counted, not remembered."""
+    ws.require("tracking.read", origin)
+    runs = _moved(ws, origin, "run").join(RUNS, (RUNS.c.project == MOVES.c.project) & (RUNS.c.id == MOVES.c.ours))
+    models = _moved(ws, origin, "logged model").join(
+        LOGGED_MODELS, (LOGGED_MODELS.c.project == MOVES.c.project) & (LOGGED_MODELS.c.id == MOVES.c.ours)
+    )
+    number = cast(MOVES.c.ours, EXPERIMENTS.c.id.type)
+    experiments = _moved(ws, origin, "experiment").join(EXPERIMENTS, (EXPERIMENTS.c.project == ws.project) & (EXPERIMENTS.c.id == number))
+    of_run = cast(RUNS.c.experiment_id, Text) + "/" + RUNS.c.id
+    of_model = cast(LOGGED_MODELS.c.experiment_id, Text) + "/models/" + LOGGED_MODELS.c.id
+    counted = {
+        "experiments": experiments,
+        "runs": runs,
+        "params": runs.join(PARAMS, PARAMS.c.run == RUNS.c.no),
+        "tags": runs.join(TAGS, TAGS.c.run == RUNS.c.no),
+        "metrics": runs.join(METRICS, METRICS.c.run == RUNS.c.no),
+        "dataset inputs": runs.join(RUN_DATASETS, RUN_DATASETS.c.run == RUNS.c.no),
+        "logged models": models,
+    }
+    with ws.catalog.reading() as tx:
+        found = {name: int(tx.execute(query.with_only_columns(func.count())).scalar_one()) for name, query in counted.items()}
+        packed = (runs.join(table, table.c.run == RUNS.c.no).with_only_columns(func.sum(table.c.points)) for table in (BLOCKS, TAIL))
+        found["metric points"] = sum(int(tx.execute(query).scalar_one() or 0) for query in packed)
+        files = (query.join(FILES, _below(ws, folder)) for query, folder in ((runs, of_run), (models, of_model)))
+        found["artifacts"] = sum(int(tx.execute(query.with_only_columns(func.count())).scalar_one()) for query in files)
+    return found
+
+
+def _mine(ws: Workspace, origin: str) -> tuple[Any, ...]:
+    return MOVES.c.project == ws.project, MOVES.c.origin == origin
+
+
+def _moved(ws: Workspace, origin: str, kind: str) -> Any:
+    return select(MOVES.c.ours).select_from(MOVES).where(*_mine(ws, origin), MOVES.c.kind == kind)
+
+
+def _below(ws: Workspace, folder: Any) -> Any:
+    """Return the clause that picks the files of an artifact folder: one stretch of the index of paths."""
+    inside = (FILES.c.path > folder + "/artifacts/") & (FILES.c.path < folder + "/artifacts0")
+    return (FILES.c.project == ws.project) & inside
