@@ -79,9 +79,9 @@ def main(told: Options) -> Report:
             over_http(report, told, server, experiment, f"tidemill, {large:,} runs")
         with ExitStack() as stack, report.needed(postgres_server, "PostgreSQL") as url:
             if url is not None:
-                experiment = fill_tidemill(folder / "postgres", large, catalog=url)
+                experiment = fill_tidemill(folder / "postgres", small, catalog=url)
                 server = stack.enter_context(servers.tidemill(folder / "postgres", catalog=url))
-                over_http(report, told, server, experiment, f"tidemill on PostgreSQL, {large:,} runs")
+                over_http(report, told, server, experiment, f"tidemill on PostgreSQL, {small:,} runs")
     return report
 
 

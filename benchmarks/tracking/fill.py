@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ def fill_tidemill(home: Path, count: int, *, catalog: str | None = None) -> str:
     experiment = create_experiment(ws, NAME).id
     given = runs(count)
     for first in range(1, count + 1, AT_ONCE):
-        some = [run for run, _ in zip(given, range(AT_ONCE), strict=False)]
+        some = list(islice(given, AT_ONCE))
         numbered = list(enumerate(some, first))
         with ws.catalog.transaction() as tx:
             tx.execute(insert(RUNS), [_row(no, run, ws.project, experiment) for no, run in numbered])
