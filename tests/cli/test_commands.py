@@ -23,6 +23,7 @@ Say = Callable[..., Said]
 SHOWN = {
     "status": "models",
     "status --settings": "authentication",
+    "status --disk": "object store",
     "doctor": "audit chain",
     "data list": "flights",
     "data show flights@2": "1000 rows",
@@ -31,6 +32,10 @@ SHOWN = {
     "features show last": "last_delay",
     "pipeline list": "jobs_",
     "run list": "pipeline",
+    "run list --filter attributes.status='finished' --order start_time --limit 2 --metric seconds": "seconds",
+    "run list --deleted": "none",
+    "run experiments": "kept for days",
+    "run experiments --deleted": "the trash is empty",
     "run jobs": "queued",
     "model list": "champion",
     "model show delay@1": "calibration",
@@ -60,7 +65,8 @@ SHOWN = {
 }
 # What changes something, or needs an id: tested by themselves.
 APART = {
-    "init", "up", "demo", "data add", "features apply", "features materialize", "pipeline run", "run show", "model alias",
+    "init", "up", "demo", "data add", "features apply", "features materialize", "pipeline run", "run show", "run compare", "run export",
+    "run rm", "run restore", "run keep", "run sync", "run watch", "gc", "model alias",
     "model tag", "model comment", "model describe", "model rename", "model rm", "model restore", "model move", "model lock", "model unlock",
     "endpoint create", "endpoint rollout", "endpoint rollback", "alert resolve", "access grant", "access key", "access revoke",
     "access project", "trace",
@@ -76,7 +82,7 @@ def commands() -> set[str]:
 
 
 def test_every_command_is_tested_here() -> None:
-    shown = {line if line in commands() else " ".join(line.split()[:2]) for line in SHOWN} - {"status --settings"}
+    shown = {line if line in commands() else " ".join(line.split()[:2]) for line in SHOWN} - {"status --settings", "status --disk"}
     assert shown | APART == commands()
 
 
@@ -107,6 +113,20 @@ def test_an_empty_workspace_has_little_to_show(say: Say, fresh: Path, line: str)
         ("features materialize nothing", "there is no feature view 'nothing'"),
         ("pipeline run nothing", "there is no pipeline 'nothing'"),
         ("run show nothing", "there is no run"),
+        ("run list --filter metrics.auc>", "filter was not understood at character 13"),
+        ("run list --experiment nothing", "there is no experiment 'nothing'"),
+        ("run list --page nothing", "the page token is not one that this search gave"),
+        ("run compare nothing other", "there is no run 'nothing'"),
+        ("run compare nothing", "1 runs cannot be compared; name 2 to 100 different ones"),
+        ("run export nothing .", "there is no run 'nothing'"),
+        ("run rm nothing", "there is no run 'nothing'"),
+        ("run rm", "name the runs by their ids, or by --filter"),
+        ("run rm x --filter a=1", "name the runs by their ids, or by --filter"),
+        ("run rm --filter attributes.status='finished'", "nobody is there to be asked; say --yes"),
+        ("run restore nothing", "there is no run 'nothing'"),
+        ("run keep nothing 3", "there is no experiment 'nothing'"),
+        ("run keep jobs_0 some", "deleted runs cannot be kept for 'some' days"),
+        ("run watch nothing", "there is no run 'nothing'"),
         ("model show nothing", "there is no model 'nothing"),
         ("model card delay@2", "model delay@2 has no card"),
         ("model alias delay champion 99", "there is no model 'delay@99'"),
@@ -135,6 +155,7 @@ def test_what_cannot_be_is_one_sentence(say: Say, home: Path, line: str, says: s
     "line",
     [
         "nothing", "data", "data nothing", "data show", "model alias delay champion one", "run list --limit 0", "status --nothing",
+        "run compare", "gc --grace -1",
         "endpoint rollback delay", "endpoint rollout delay delay@1 --policy hope", "access grant dev king", "up --port 70000",
         "demo --months 99",
     ],

@@ -18,7 +18,7 @@ from tidemill.pipelines.cache import STEP_CACHE
 from tidemill.registry import trash as registry_trash
 from tidemill.registry.versions import MODEL_VERSIONS
 from tidemill.store.objects import ObjectStore
-from tidemill.store.upkeep import gc
+from tidemill.store.upkeep import GcReport, gc
 from tidemill.tracking import trash
 from tidemill.tracking.files import FILES
 from tidemill.tracking.uploads import sweep_parts
@@ -52,15 +52,16 @@ class Upkept(Value, frozen=True, kw_only=True):
     before: Counted
     after: Counted
     young: int
+    young_bytes: int
     parts_bytes: int
     catalog_bytes_before: int
     catalog_bytes_after: int
 
     @property
     def freed_bytes(self) -> int:
-        """What was given back: objects, parts, and the catalog's file."""
+        """What was given back: objects, parts, and what the catalog's file shrank by (its free pages are used again before it grows)."""
         objects = self.before.size_bytes - self.after.size_bytes
-        return objects + self.parts_bytes + self.catalog_bytes_before - self.catalog_bytes_after
+        return objects + self.parts_bytes + max(0, self.catalog_bytes_before - self.catalog_bytes_after)
 
 
 def collect(ws: Workspace, *, now: bool = False, grace: timedelta | None = None, compact: bool = False) -> Upkept:
@@ -88,16 +89,31 @@ def collect(ws: Workspace, *, now: bool = False, grace: timedelta | None = None,
         logged += purged.models
         kept += purged.kept
     parts = sweep_parts(ws)
-    with ws.catalog.reading() as tx:
-        live, leaves = set(roots(tx)), set(tx.execute(select(FILES.c.digest).distinct()).scalars())
-    swept = gc(ws.objects, live - leaves, leaves=leaves, older_than=timedelta(seconds=ws.settings.gc_grace_s) if grace is None else grace)
+    swept = sweep_objects(ws, older_than=timedelta(seconds=ws.settings.gc_grace_s) if grace is None else grace)
     if compact:
         _compact(ws)
     return Upkept(
-        experiments=tuple(experiments), runs=tuple(runs), logged_models=tuple(logged), models=tuple(models), kept=tuple(kept),
-        before=before, after=count_objects(ws.objects), young=swept.young, parts_bytes=parts, catalog_bytes_before=catalog_before,
+        experiments=tuple(experiments),
+        runs=tuple(runs),
+        logged_models=tuple(logged),
+        models=tuple(models),
+        kept=tuple(kept),
+        before=before,
+        after=count_objects(ws.objects),
+        young=swept.young,
+        young_bytes=swept.young_bytes,
+        parts_bytes=parts,
+        catalog_bytes_before=catalog_before,
         catalog_bytes_after=_catalog_bytes(ws),
-    )  # fmt: skip
+    )
+
+
+def sweep_objects(ws: Workspace, *, older_than: timedelta) -> GcReport:
+    """Remove the objects that nothing refers to, in any project, if they are that old."""
+    ws.require("tracking.admin")
+    with ws.catalog.reading() as tx:
+        live, leaves = set(roots(tx)), set(tx.execute(select(FILES.c.digest).distinct()).scalars())
+    return gc(ws.objects, live - leaves, leaves=leaves, older_than=older_than)
 
 
 def roots(tx: Connection) -> Iterator[Digest]:

@@ -1,4 +1,4 @@
-"""`tidemill init`, `status` and `doctor`."""
+"""`tidemill init` and `doctor`."""
 
 import shutil
 import sqlite3
@@ -8,39 +8,13 @@ from pathlib import Path
 import click
 
 from tidemill.checks.check import CheckResult, Evidence, Verdict, overall
-from tidemill.cli.show import emit, json_option, opened, table, workspace_options
-from tidemill.core.settings import HELP, Origin, shown
-from tidemill.core.values import Json, Value
-from tidemill.datasets.versions import list_datasets
+from tidemill.cli.show import emit, json_option, opened, workspace_options
 from tidemill.govern.audit import verify_audit
 from tidemill.govern.workspace import Workspace, init_workspace
-from tidemill.registry.models import list_models
-from tidemill.server.supervisor import Running, read_running
+from tidemill.server.supervisor import read_running
 from tidemill.store.upkeep import verify
-from tidemill.tracking.runs import list_runs
 
 FREE_BYTES_MIN = 1 << 30
-
-
-class WorkspaceStatus(Value, frozen=True, kw_only=True):
-    """What a workspace holds, and what serves it."""
-
-    home: str
-    project: str
-    running: Running | None
-    datasets: int
-    models: int
-    runs: int
-    events: int
-
-
-class ShownSetting(Value, frozen=True, kw_only=True):
-    """A setting, where its value came from and what it means."""
-
-    name: str
-    value: Json
-    origin: Origin
-    help: str
 
 
 @click.command()
@@ -54,30 +28,6 @@ def init(folder: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--settings", "settings", is_flag=True, help="Show every setting and where its value came from.")
-@workspace_options
-@json_option
-def status(settings: bool, home: Path | None, project: str | None, as_json: bool) -> None:
-    """Show what a workspace holds and what serves it."""
-    ws = opened(home, project)
-    if settings:
-        rows = [ShownSetting(name=n, value=v, origin=ws.loaded.origins[n], help=HELP[n]) for n, v in shown(ws.settings).items()]
-        columns = ("setting", "value", "from", "meaning")
-        emit(rows, as_json=as_json, text=lambda: table(columns, [(row.name, row.value, row.origin, row.help) for row in rows]))
-        return
-    found = WorkspaceStatus(
-        home=str(ws.home),
-        project=ws.project,
-        running=read_running(ws.home),
-        datasets=len(list_datasets(ws)),
-        models=len(list_models(ws)),
-        runs=len(list_runs(ws, limit=10_000)),
-        events=verify_audit(ws).events,
-    )
-    emit(found, as_json=as_json, text=lambda: _status_text(found))
-
-
-@click.command()
 @workspace_options
 @json_option
 def doctor(home: Path | None, project: str | None, as_json: bool) -> int:
@@ -87,14 +37,6 @@ def doctor(home: Path | None, project: str | None, as_json: bool) -> int:
     mark = {"pass": "ok  ", "warn": "warn", "fail": "FAIL"}
     emit(results, as_json=as_json, text=lambda: "\n".join(f"{mark[r.verdict]}  {r.name}: {r.summary}" for r in results))
     return 1 if overall(results) == "fail" else 0
-
-
-def _status_text(found: WorkspaceStatus) -> str:
-    served = (
-        f"up at {found.running.url}, predictions at {found.running.serve_url}" if found.running else "not running; start with: tidemill up"
-    )
-    holds = f"{found.datasets} datasets, {found.runs} runs, {found.models} models, {found.events} events"
-    return f"workspace {found.home}, project {found.project}\n{served}\n{holds}"
 
 
 def _disk(ws: Workspace) -> CheckResult:

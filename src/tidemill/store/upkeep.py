@@ -26,10 +26,11 @@ class VerifyReport(Value, frozen=True, kw_only=True):
 
 
 class GcReport(Value, frozen=True, kw_only=True):
-    """What a collection kept and freed. missing: digests that are referred to and not there."""
+    """What a collection kept and freed. young: unused, but not for long enough; missing: digests that are referred to and not there."""
 
     live: int
     young: int
+    young_bytes: int
     removed: int
     freed_bytes: int
     missing: tuple[Digest, ...]
@@ -67,7 +68,7 @@ def gc(store: ObjectStore, live: Iterable[Digest], *, older_than: timedelta, lea
     stored_before = from_micros(int(wall() * 1e6)) - older_than
     marked, missing = _mark(store, live)
     marked.update(leaves)
-    kept = young = removed = freed = 0
+    kept = young = young_bytes = removed = freed = 0
     for entry in store.stored():
         if entry.digest in marked:
             kept += 1
@@ -76,8 +77,9 @@ def gc(store: ObjectStore, live: Iterable[Digest], *, older_than: timedelta, lea
             freed += entry.size_bytes
         else:
             young += 1
+            young_bytes += entry.size_bytes
     freed += store.sweep(older_than)
-    return GcReport(live=kept, young=young, removed=removed, freed_bytes=freed, missing=tuple(sorted(missing)))
+    return GcReport(live=kept, young=young, young_bytes=young_bytes, removed=removed, freed_bytes=freed, missing=tuple(sorted(missing)))
 
 
 def _mark(store: ObjectStore, live: Iterable[Digest]) -> tuple[set[Digest], set[Digest]]:
