@@ -18,7 +18,6 @@ from tidemill.tracking import files, logged_models
 from tidemill.tracking.files import FolderEntry, PathRefused, StoredFile
 
 PROXY = "/mlflow-artifacts/artifacts"
-_JSON = b"application/json"
 
 
 class FileInfo(Wire, frozen=True, kw_only=True):
@@ -70,7 +69,7 @@ class ListedBelow(Listed, frozen=True, kw_only=True):
 async def upload(exchange: Exchange, path: str) -> None:
     """Keep the body under a path."""
     await keep_body(exchange, path, exchange.enter)
-    await exchange.answer(200, b"{}", _JSON)
+    await exchange.answer(200, b"", b"text/plain")
 
 
 async def download(exchange: Exchange, path: str) -> None:

@@ -1,11 +1,10 @@
 """MLflow's logged models."""
 
 from collections.abc import Mapping
-from typing import Annotated
 
 from tidemill.core.errors import Invalid
 from tidemill.core.names import any_name
-from tidemill.core.values import UNSET, Meta, UnsetType, Wire
+from tidemill.core.values import UNSET, UnsetType, Wire
 from tidemill.govern.workspace import Workspace
 from tidemill.server.mlflow.endpoint import Endpoint
 from tidemill.server.mlflow.experiments import location_of
@@ -145,7 +144,7 @@ class OrderBy(Wire, frozen=True, kw_only=True):
 class Search(Wire, frozen=True, kw_only=True):
     """Which logged models are asked for."""
 
-    experiment_ids: Annotated[tuple[str, ...], Meta(min_length=1)]
+    experiment_ids: tuple[str, ...]
     filter: str = ""
     datasets: tuple[OnDataset, ...] = ()
     max_results: Int64 = PAGE

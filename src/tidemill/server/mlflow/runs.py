@@ -34,6 +34,7 @@ from tidemill.tracking.runs import Run, RunNotFound, RunStatus
 RUN_NAME = "mlflow.runName"
 USER = "mlflow.user"
 PARENT = "mlflow.parentRunId"
+_NOBODY = "unknown"  # whom MLflow's client names when it was not told
 _STATUSES: Mapping[str | int, RunStatus] = {
     "RUNNING": "running", 1: "running", "SCHEDULED": "scheduled", 2: "scheduled", "FINISHED": "finished", 3: "finished",
     "FAILED": "failed", 4: "failed", "KILLED": "killed", 5: "killed",
@@ -188,7 +189,7 @@ def create(ws: Workspace, request: Create) -> Found:
         raise Invalid(
             f"Both 'run_name' ({request.run_name!r}) and the tag {RUN_NAME!r} ({named!r}) are given, and they differ; give one of them"
         )
-    if request.user_id:
+    if request.user_id and request.user_id != _NOBODY:
         tags.setdefault(USER, request.user_id)
     parent = tags.get(PARENT)
     made = runs.start_run(

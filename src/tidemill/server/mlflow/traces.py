@@ -1,11 +1,11 @@
 """MLflow's traces, in the form of its third version."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from tidemill.core.codec import decode_any, encode_text
 from tidemill.core.errors import Invalid
-from tidemill.core.values import UNSET, Meta, UnsetType, Wire, field
+from tidemill.core.values import UNSET, UnsetType, Wire, field
 from tidemill.govern.workspace import Workspace
 from tidemill.server.mlflow.assessments import told as told_assessments
 from tidemill.server.mlflow.endpoint import Endpoint
@@ -18,6 +18,7 @@ from tidemill.tracking.traces import Trace, TraceNotFound, TraceState
 NAME = "mlflow.traceName"
 ARTIFACTS = "mlflow.artifactLocation"
 SPANS_AT = "mlflow.trace.spansLocation"
+FINALIZED = "mlflow.trace.infoFinalized"
 PAGE_MAX = 500
 LINKS_MAX = 100
 _KEPT = frozenset({SPANS_AT, "mlflow.trace.archiveLocation"})
@@ -75,14 +76,14 @@ class ById(Wire, frozen=True, kw_only=True):
 class ByIds(Wire, frozen=True, kw_only=True):
     """Names traces, of certain experiments when these are given."""
 
-    trace_ids: Annotated[tuple[str, ...], Meta(min_length=1)]
+    trace_ids: tuple[str, ...]
     experiment_ids: tuple[str, ...] | None = None
 
 
 class Search(Wire, frozen=True, kw_only=True):
     """Which traces are asked for."""
 
-    locations: Annotated[tuple[Location, ...], Meta(min_length=1)]
+    locations: tuple[Location, ...]
     filter: str = ""
     max_results: Int64 = 100
     order_by: tuple[str, ...] = ()
@@ -168,6 +169,11 @@ def tags_of(trace: Trace) -> dict[str, str]:
     return told
 
 
+def metadata_of(trace: Trace) -> dict[str, str]:
+    """Return a trace's metadata as MLflow tells it, with its word for a trace that was told of as a whole."""
+    return {**trace.metadata, FINALIZED: "true"} if trace.told else trace.metadata
+
+
 def to_wire(ws: Workspace, found: Sequence[Trace]) -> tuple[WireTrace, ...]:
     """Return traces, with what was said of them, as MLflow tells them."""
     said = told_assessments(ws, [trace.id for trace in found])
@@ -181,7 +187,7 @@ def to_wire(ws: Workspace, found: Sequence[Trace]) -> tuple[WireTrace, ...]:
             client_request_id=trace.client_request_id or UNSET,
             request_preview=trace.request_preview or UNSET,
             response_preview=trace.response_preview or UNSET,
-            trace_metadata=trace.metadata or UNSET,
+            trace_metadata=metadata_of(trace) or UNSET,
             tags=tags_of(trace),
             assessments=tuple(said[trace.id]) or UNSET,
         )

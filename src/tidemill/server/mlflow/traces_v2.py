@@ -7,7 +7,7 @@ from tidemill.core.ids import new_id
 from tidemill.core.values import UNSET, Meta, UnsetType, Wire
 from tidemill.govern.workspace import Workspace
 from tidemill.server.mlflow.endpoint import Endpoint
-from tidemill.server.mlflow.traces import NAME, PAGE_MAX, tags_of
+from tidemill.server.mlflow.traces import NAME, PAGE_MAX, metadata_of, tags_of
 from tidemill.server.mlflow.wire import Filled, KeyValue, Millis, by_key, experiment_number, experiment_numbers, millis, moment, pairs
 from tidemill.tracking import trace_search, traces
 from tidemill.tracking.traces import Trace, TraceState
@@ -56,7 +56,7 @@ class ById(Wire, frozen=True, kw_only=True):
 class Search(Wire, frozen=True, kw_only=True):
     """Which traces are asked for."""
 
-    experiment_ids: Annotated[tuple[str, ...], Meta(min_length=1)]
+    experiment_ids: tuple[str, ...]
     filter: str = ""
     max_results: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 100
     order_by: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ def to_wire(trace: Trace) -> WireTrace:
         timestamp_ms=millis(trace.requested_at),
         execution_time_ms=UNSET if trace.duration_ms is None else trace.duration_ms,
         status=_STATES[trace.state],
-        request_metadata=pairs(trace.metadata) or UNSET,
+        request_metadata=pairs(metadata_of(trace)) or UNSET,
         tags=pairs(tags_of(trace)) or UNSET,
     )
 
@@ -102,6 +102,7 @@ def start(ws: Workspace, request: Start) -> Found:
             requested_at=moment(request.timestamp_ms),
             tags=tags,
             metadata=by_key(request.request_metadata),
+            told=False,
         ),
     )
     return Found(trace_info=to_wire(made))
