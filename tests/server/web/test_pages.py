@@ -116,7 +116,7 @@ def test_without_plotly_the_numbers_are_there(lived: tuple[InProcessTransport, W
 
 
 def test_what_users_wrote_is_shown_as_text(ws: Workspace, transport: InProcessTransport) -> None:
-    run = start_run(ws, "e", name="<script>alert(1)</script>", params={"<b>": "\"'><img src=x onerror=alert(1)>"})
+    run = start_run(ws, "e", name="<script>alert(1)</script>", params={"quoted": "\"'><img src=x onerror=alert(1)>"})
     for path in (f"/runs/{run.id}", "/runs", "/audit"):
         page = transport.request("GET", f"/projects/default{path}").body.decode()
         assert "<script>alert" not in page
