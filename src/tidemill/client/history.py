@@ -43,6 +43,17 @@ class History(Sequence[Doc]):
     def __len__(self) -> int:
         return len(self.values)
 
+    def __eq__(self, other: object) -> bool:
+        """Histories with the same points are equal, NaNs included."""
+        if not isinstance(other, History):
+            return NotImplemented
+        return [column.tobytes() for column in self._columns()] == [column.tobytes() for column in other._columns()]
+
+    __hash__ = None  # type: ignore[assignment]  # its columns may change
+
+    def _columns(self) -> "tuple[array[float], array[int], array[int]]":
+        return self.values, self.steps, self.times
+
     @overload
     def __getitem__(self, place: int) -> Doc: ...
     @overload
