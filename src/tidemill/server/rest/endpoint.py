@@ -1,12 +1,13 @@
 """Routes as Starlette sees them: read the request, run the handler in a thread, write the answer."""
 
+import io
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anyio import open_file, to_thread
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route as StarletteRoute
@@ -15,6 +16,8 @@ from tidemill.core.codec import encode
 from tidemill.server.access import Access
 from tidemill.server.errors import BodyTooLarge, WrongMediaType
 from tidemill.server.rest.route import BYTES_TYPE, JSON_TYPE, Route, call, read_body, read_path, read_query
+
+PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class Endpoint:
         folder = self.access.scratch()
         with tempfile.TemporaryDirectory(dir=folder, prefix="upload-") as place:
             path = Path(place) / "body"
-            async with await open_file(path, "wb") as file:
-                async for chunk in request.stream():
-                    await file.write(chunk)
+            with path.open("wb", buffering=0) as file:
+                async for piece in _pieces(request):
+                    await to_thread.run_sync(_write, file, piece)
             answer = await to_thread.run_sync(self._run, project, token, {**arguments, "body": path})
         return answer_response(self.route, answer)
 
@@ -92,6 +95,25 @@ def answer_response(route: Route, answer: Any) -> Response:
     if route.shape.gives_bytes:
         return StreamingResponse(answer, media_type=BYTES_TYPE)
     return Response(encode(answer), status_code=route.status, media_type=JSON_TYPE)
+
+
+async def _pieces(request: Request) -> AsyncIterator[list[bytes]]:
+    """Yield the body in pieces of a megabyte: the network hands over a few kilobytes at a time, and each turn of a thread costs."""
+    gathered: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        gathered.append(chunk)
+        size += len(chunk)
+        if size >= PIECE_BYTES:
+            yield gathered
+            gathered, size = [], 0
+    yield gathered
+
+
+def _write(file: io.FileIO, piece: list[bytes]) -> None:
+    view = memoryview(b"".join(piece))
+    while view:
+        view = view[file.write(view) :]
 
 
 def _function(endpoint: Endpoint) -> Callable[[Request], Any]:
