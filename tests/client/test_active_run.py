@@ -17,9 +17,10 @@ import tidemill as tm
 from tests import world
 from tidemill.catalog.lineage import walk
 from tidemill.client.client import Client
-from tidemill.core.errors import Invalid, NotFound
+from tidemill.core.errors import Invalid, NotFound, Unavailable
 from tidemill.datasets.versions import add
 from tidemill.govern.workspace import Workspace
+from tidemill.store.trees import checkout
 from tidemill.tracking.inputs import read_links
 
 
@@ -187,3 +188,21 @@ def test_the_machine_is_sampled(client: Client) -> None:
     with pytest.raises(Invalid, match=r"system metrics cannot be sampled every 0\.01 s; expected at least 0\.1 s"):
         tm.run("delay", client=client, system_metrics=0.01)
     assert len(client.runs.list()) == 1
+
+
+def test_a_folder_with_a_model_becomes_a_version(client: Client, ws: Workspace, tmp_path: Path) -> None:
+    checkout(ws.objects, world.bundle(ws), tmp_path / "bundle")
+    with tm.run("delay", client=client, capture=False) as run:
+        version = run.model(tmp_path / "bundle", "late", tags={"by": "hand"}, description="Late or not?")
+        assert (version["name"], version["version"], version["run"], version["tags"]) == ("late", 1, run.id, {"by": "hand"})
+        again = run.model(tmp_path / "bundle", "late")
+        assert again["version"] == 1  # the same files of the same run
+        (tmp_path / "bundle" / "notes.txt").write_text("new")
+        assert run.model(tmp_path / "bundle", "late")["version"] == 2
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "empty" / "x").write_text("x")
+        with pytest.raises(Invalid, match=r"say nowhere what they are: expected model\.json or MLmodel"):
+            run.model(tmp_path / "empty", "other")
+    assert client.models.get("late@1")["run"] == run.id
+    with tm.run("delay", offline=True, capture=False) as run, pytest.raises(Unavailable, match="is offline, and models are registered"):
+        run.model(tmp_path / "bundle", "late")

@@ -11,7 +11,7 @@ from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from tidemill.client.call import segment
+from tidemill.client.call import Doc, segment
 from tidemill.client.contents import describe, figure_file, json_bytes, table_file
 from tidemill.client.folders import RunNote, WriterFolder, writer_folders
 from tidemill.client.lifetime import CURRENT, outcome, unwatch, watch
@@ -161,6 +161,24 @@ class ActiveRun:
             found = describe(data)
             body = {"dataset": {"name": name, "digest": found.digest, "schema": found.schema, "rows": found.rows}, "role": role}
         self._to().ask("POST", "/inputs", body, once=new_id())
+
+    def model(
+        self, folder: str | Path, name: str, *, tags: Mapping[str, Any] | None = None, description: str = "", reason: str = ""
+    ) -> Doc:
+        """Keep a folder of model files and register it as a version of a model; return the version.
+
+        The folder says what it is: model.json beside an ONNX file (a bundle), or MLmodel. Waits until all has arrived, for a version is
+        of files that are there. Raises Invalid, Unavailable when the run is offline, NotArrived.
+        """
+        recorder, path = self._to(), f"models/{name}"
+        if recorder.caller is None:
+            raise Unavailable(
+                f"run {self.id} is offline, and models are registered by a server; keep the files with run.folder(...) for now"
+            )
+        self.folder(folder, path)
+        self.flush()
+        body = {"path": path, "tags": texts("tag", tags or {}), "description": description, "reason": reason}
+        return recorder.caller.post(f"/runs/{self.id}/models/{segment(name)}", body, once=new_id())
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Wait until the server has all that was logged so far (offline: until the disk has). Raises NotArrived when time is up."""

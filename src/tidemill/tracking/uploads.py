@@ -68,13 +68,19 @@ def keep_artifact(ws: Workspace, run: str, path: str, body: Path) -> RunArtifact
 
 def find_artifact(ws: Workspace, run: str, path: str) -> StoredFile:
     """Return the file under a path of a run, deleted or not. Raises RunNotFound, PathRefused, ArtifactNotFound."""
-    ws.require("tracking.read", run)
-    with ws.catalog.reading() as tx:
-        found = find_run(tx, ws.project, run, deleted=True)
     try:
-        return files.find_file(ws, f"{files.run_folder(found.experiment_id, run)}/{files.check_path(path)}")
+        return files.find_file(ws, artifact_path(ws, run, path))
     except FileNotKept:
         raise ArtifactNotFound(run, path) from None
+
+
+def artifact_path(ws: Workspace, run: str, path: str) -> str:
+    """Return where a path of a run lies among all files. Raises RunNotFound, PathRefused."""
+    ws.require("tracking.read", run)
+    files.check_path(path)
+    with ws.catalog.reading() as tx:
+        found = find_run(tx, ws.project, run, deleted=True)
+    return f"{files.run_folder(found.experiment_id, run)}/{path.rstrip('/')}"
 
 
 def keep_part(ws: Workspace, digest: str, body: Path) -> None:

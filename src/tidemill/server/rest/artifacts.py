@@ -1,13 +1,15 @@
-"""Routes of files that runs leave."""
+"""Routes of files that runs leave, models among them."""
 
 from pathlib import Path
 from typing import Annotated
 
 from tidemill.core.ids import Digest, RunId
-from tidemill.core.values import Meta, Value
+from tidemill.core.values import Meta, Value, field
 from tidemill.govern.workspace import Workspace
+from tidemill.registry import search, versions
+from tidemill.registry.versions import ModelVersion
 from tidemill.server.rest.route import Route
-from tidemill.tracking import uploads
+from tidemill.tracking import files, uploads
 from tidemill.tracking.runs import RunArtifact
 from tidemill.tracking.uploads import Receipt
 
@@ -19,6 +21,15 @@ class WholeFile(Value, frozen=True, kw_only=True):
     digest: Digest
     size_bytes: Annotated[int, Meta(ge=0)]
     parts: tuple[Digest, ...]
+
+
+class RegisterFiles(Value, frozen=True, kw_only=True):
+    """Which files of a run a version shall hold."""
+
+    path: str
+    tags: dict[str, str] = field(default_factory=dict)
+    description: str = ""
+    reason: str = ""
 
 
 def log_artifact(ws: Workspace, run: RunId, path: str, *, body: Path) -> RunArtifact:
@@ -41,9 +52,18 @@ def put_whole(ws: Workspace, run: RunId, *, body: WholeFile) -> Receipt:
     return uploads.keep_whole(ws, run, body.path, body.digest, body.size_bytes, body.parts)
 
 
+def register_model(ws: Workspace, run: RunId, name: str, *, body: RegisterFiles) -> ModelVersion:
+    """Make the files below a path of a run a version of a model; the same files of the same run again are the same version."""
+    bundle = files.tree_of(ws, uploads.artifact_path(ws, run, body.path))
+    known = search.search_versions(ws, filter=f"name = '{name}' AND run_id = '{run}'").items
+    same = next((version for version in known if version.bundle == bundle), None)
+    return same or versions.register(ws, name, bundle, run=run, tags=body.tags, description=body.description, reason=body.reason)
+
+
 ROUTES = (
     Route("PUT", "/runs/{run}/artifacts/{path:path}", log_artifact, status=201),
     Route("GET", "/runs/{run}/artifacts/{path:path}", get_artifact),
     Route("PUT", "/file-parts/{digest}", put_part),
     Route("POST", "/runs/{run}/files", put_whole),
+    Route("POST", "/runs/{run}/models/{name}", register_model, status=201),
 )
