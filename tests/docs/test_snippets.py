@@ -24,7 +24,8 @@ SHOWN_TO_CONTRIBUTORS = [p for p in BLOCKS if p.values[0].page == "CONTRIBUTING.
 @pytest.mark.timeout(240)
 def test_the_story_runs_from_its_first_page_to_its_last(tmp_path: Path) -> None:
     places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")} | {"PATH": places}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
+    environment |= {"PATH": places, "XDG_STATE_HOME": str(tmp_path / "state")}
     command = [sys.executable, "-W", "error", str(ROOT / "tests" / "docs" / "story.py"), str(ROOT), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=230)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
