@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, Table, select
+from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, Table, select, update
 
 from tidemill.catalog.schema import METADATA, Text, upsert
 from tidemill.core.clock import micros
+from tidemill.core.codec import decode_any, encode_text
 from tidemill.core.errors import Invalid
 from tidemill.core.ids import check_key
 from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
 from tidemill.tracking import facts, points
+from tidemill.tracking.logged_models import ModelPoint, write_model_points
 from tidemill.tracking.points import Points
-from tidemill.tracking.runs import find_run
+from tidemill.tracking.runs import RUNS, find_run
 
 # Which writer's points a run has up to which number, so that points that are sent again count once.
 WRITERS = Table(
@@ -75,8 +77,13 @@ def log_rows(
     *,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
+    name: str | None = None,
+    measured: Mapping[str, Sequence[ModelPoint]] | None = None,
 ) -> None:
-    """Do what log_batch does, with points as plain tuples: key, value, step, microseconds since 1970. For protocols in a hurry."""
+    """Do what log_batch does, with points as plain tuples: key, value, step, microseconds since 1970. For protocols in a hurry.
+
+    name: the run's new name. measured: points of logged models, by their ids; raises LoggedModelNotFound.
+    """
     ws.require("tracking.write", run)
     for key in {row[0] for row in rows}:
         check_key("metric", key)
@@ -88,6 +95,10 @@ def log_rows(
         if rows:
             facts.write_latest(tx, found.no, found.experiment_id, rows)
             points.append(tx, found.no, rows)
+        if name is not None:
+            tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(name=name))
+        if measured:
+            write_model_points(ws, tx, measured)
 
 
 def log_params(ws: Workspace, run: str, params: Mapping[str, Any]) -> None:
@@ -125,6 +136,22 @@ def log_series(ws: Workspace, run: str, series: Sequence[Series], *, writer: str
 def set_tags(ws: Workspace, run: str, tags: Mapping[str, str]) -> None:
     """Write tags, replacing those of the same key. Raises RunNotFound, RunInTrash, Invalid."""
     log_batch(ws, run, tags=tags)
+
+
+def append_to_tag(ws: Workspace, run: str, key: str, item: Any) -> None:
+    """Add an item to the JSON list that a tag holds; the oldest go when it grows too long. Raises RunNotFound, RunInTrash, Invalid."""
+    ws.require("tracking.write", run)
+    with ws.catalog.transaction() as tx:
+        found = find_run(tx, ws.project, run)
+        query = select(facts.TAGS.c.value).where(facts.TAGS.c.run == found.no, facts.TAGS.c.key == key)
+        before = tx.execute(query).scalar_one_or_none()
+        listed = decode_any(before, what=f"tag {key!r} of run {run}") if before else []
+        if not isinstance(listed, list):
+            raise Invalid(f"tag {key!r} of run {run} holds no list, so nothing can be added to it; delete the tag")
+        listed.append(item)
+        while len(text := encode_text(listed)) > facts.TAG_MAX and len(listed) > 1:
+            del listed[0]
+        facts.write_tags(tx, found.no, found.experiment_id, {key: text})
 
 
 def _last_point(key: str, given: Points) -> list[tuple[str, float, int, int]]:

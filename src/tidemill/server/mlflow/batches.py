@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tidemill.core.codec import decode_any, encode_text
+from tidemill.core.codec import decode_any
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Wire
 from tidemill.govern.workspace import Workspace
 from tidemill.server.mlflow.endpoint import Endpoint
 from tidemill.server.mlflow.runs import RUN_NAME
 from tidemill.server.mlflow.wire import DONE, Empty, Filled, Int64, Millis, moment
-from tidemill.tracking import batches, facts, logged_models, runs
+from tidemill.tracking import batches, facts, runs
 from tidemill.tracking.logged_models import ModelPoint
 
 METRICS_MAX, PARAMS_MAX, TAGS_MAX, ALL_MAX = 1000, 100, 100, 1000
@@ -85,7 +85,11 @@ def log_param(ws: Workspace, request: LogValue) -> Empty:
 
 def set_tag(ws: Workspace, request: LogValue) -> Empty:
     """Write a tag."""
-    _log_tags(ws, request.run_id, {request.key: request.value})
+    value = request.value[: facts.TAG_MAX]
+    if request.key == RUN_NAME:
+        batches.log_rows(ws, request.run_id, (), name=value or None)
+    else:
+        batches.log_rows(ws, request.run_id, (), tags={request.key: value})
     return DONE
 
 
@@ -103,9 +107,7 @@ def log_batch(ws: Workspace, request: LogBatch) -> Empty:
         raise Invalid("Duplicate parameter keys have been submitted; a param has one value, so send each key once")
     tags = {item.key: item.value[: facts.TAG_MAX] for item in request.tags}
     name = tags.pop(RUN_NAME, None)
-    _log_points(ws, request.run_id, request.metrics, params=params, tags=tags)
-    if name is not None:
-        runs.update_run(ws, request.run_id, name=name or None)
+    _log_points(ws, request.run_id, request.metrics, params=params, tags=tags, name=name or None)
     return DONE
 
 
@@ -115,12 +117,10 @@ def log_model(ws: Workspace, request: LogModel) -> Empty:
     missing = {"artifact_path", "flavors", "utc_time_created", "run_id"} - set(model if isinstance(model, dict) else ())
     if missing:
         raise Invalid(f"model_json is missing mandatory fields: {', '.join(sorted(missing))}; send the whole MLmodel as JSON")
-    before = runs.read_run(ws, request.run_id).tags.get(LOGGED_MODELS)
-    known: list[Any] = decode_any(before) if before else []
     note = {name: model[name] for name in ("run_id", "utc_time_created", "artifact_path", "model_uuid") if name in model}
     flavors = model["flavors"] if isinstance(model["flavors"], dict) else {}
     note["flavors"] = {name: _without_config(flavor) for name, flavor in flavors.items()}
-    _log_tags(ws, request.run_id, {LOGGED_MODELS: encode_text([*known, note])})
+    batches.append_to_tag(ws, request.run_id, LOGGED_MODELS, note)
     return DONE
 
 
@@ -129,26 +129,20 @@ def _without_config(flavor: Any) -> Any:
 
 
 def _log_points(
-    ws: Workspace, run: str, points: Sequence[Point], *, params: dict[str, str] | None = None, tags: dict[str, str] | None = None
+    ws: Workspace,
+    run: str,
+    points: Sequence[Point],
+    *,
+    params: dict[str, str] | None = None,
+    tags: dict[str, str] | None = None,
+    name: str | None = None,
 ) -> None:
     rows = [(point.key, point.value, point.step, point.timestamp * 1000) for point in points]
     measured: dict[str, list[ModelPoint]] = {}
     for point in points:
         if point.model_id:
             measured.setdefault(point.model_id, []).append(_model_point(point, run))
-    if measured:
-        logged_models.log_model_points(ws, run, measured)
-    batches.log_rows(ws, run, rows, params=params, tags=tags)
-
-
-def _log_tags(ws: Workspace, run: str, tags: dict[str, str]) -> None:
-    """Write tags; the one that holds a run's name renames the run."""
-    kept = {key: value[: facts.TAG_MAX] for key, value in tags.items()}
-    name = kept.pop(RUN_NAME, None)
-    if name is not None:
-        runs.update_run(ws, run, name=name or None)
-    if kept:
-        batches.log_rows(ws, run, (), tags=kept)
+    batches.log_rows(ws, run, rows, params=params, tags=tags, name=name, measured=measured)
 
 
 def _model_point(point: Point, run: str) -> ModelPoint:
