@@ -12,6 +12,7 @@ from tidemill.core.values import UNSET, Wire
 from tidemill.govern.workspace import Workspace
 from tidemill.server.mlflow.errors import BodyNotUnderstood, ParameterMissing, ParameterWrong
 
+_NUL = b"\\u0000"  # as JSON has it, where it has it at all
 PLACEHOLDER = re.compile(r"{(\w+)}")
 _FAULT = re.compile(r"(?:Object missing required field `(?P<missing>\w+)`|(?P<problem>.+?))(?: - at `\$(?P<path>[^`]*)`)?$")
 
@@ -46,31 +47,36 @@ def read_body(endpoint: Endpoint, body: bytes, found: Mapping[str, str]) -> Any:
     Nearly every body is read at once. One that is refused gets a second, slower look, which forgives what protobuf's parser
     forgives (null for nothing, NaN without quotes, camelCase, a document within a string) and else names the fault.
     """
-    if body and not found:
+    if body and not found and _NUL not in body:
         try:
             return endpoint.reader.read(body)
         except Invalid:
             pass
     data = _forgiving(body)
-    if "run_uuid" in data:
-        data.setdefault("run_id", data["run_uuid"])
-    return _as(endpoint, {**data, **found})
+    return _as(endpoint, data, found)
 
 
 def read_query(endpoint: Endpoint, pairs: Sequence[tuple[str, str]], found: Mapping[str, str]) -> Any:
-    """Return what a request brings in its query: a repeated field takes every value of its name, any other the first."""
+    """Return what a request brings in its query: a repeated field takes every value of its name, any other the first.
+
+    Raises ParameterMissing, ParameterWrong, BodyNotUnderstood.
+    """
     data: dict[str, Any] = {}
     for name, value in pairs:
+        _check_text(value)
         if name in endpoint.repeated:
             data.setdefault(name, []).append(value)
         else:
             data.setdefault(name, value)
+    return _as(endpoint, data, found)
+
+
+def _as(endpoint: Endpoint, data: dict[str, Any], found: Mapping[str, str]) -> Any:
     if "run_uuid" in data:
         data.setdefault("run_id", data["run_uuid"])
-    return _as(endpoint, {**data, **found})
-
-
-def _as(endpoint: Endpoint, data: dict[str, Any]) -> Any:
+    for name, value in found.items():
+        _check_text(value)
+        data[name] = value
     try:
         return convert(data, endpoint.takes, what="", strict=False)
     except Invalid as error:
@@ -119,15 +125,24 @@ def _forgiving(body: bytes) -> dict[str, Any]:
 
 def _without_null(data: Any) -> Any:
     if isinstance(data, dict):
+        for name in data:
+            _check_text(name)
         return {name: _without_null(value) for name, value in data.items() if value is not None}
     if isinstance(data, list):
         return [_without_null(value) for value in data]
-    if isinstance(data, str) and not data.isascii():
-        try:
-            data.encode()
-        except UnicodeEncodeError:
-            raise BodyNotUnderstood("a text in it holds half a character (a lone surrogate)") from None
+    if isinstance(data, str):
+        _check_text(data)
     return data
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise BodyNotUnderstood("a text holds a NUL character, which not every database keeps")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise BodyNotUnderstood("a text holds half a character (a lone surrogate)") from None
 
 
 def _snake(name: str) -> str:

@@ -40,10 +40,10 @@ class ParameterWrong(Invalid):
 
 
 class BodyNotUnderstood(Invalid):
-    """The body is no JSON object."""
+    """The body is no JSON object, or holds text that is none."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"the request's body was not understood: {problem}")
+        super().__init__(f"the request was not understood: {problem}")
 
 
 class ContentTypeRefused(Invalid):

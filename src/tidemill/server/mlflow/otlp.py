@@ -130,8 +130,8 @@ def to_span(span: dict[str, Any]) -> Span:
             trace=f"tr-{_hex(span['trace_id'])}",
             id=_hex(span["span_id"]),
             parent=_hex(span["parent_span_id"]) if span.get("parent_span_id") else None,
-            name=str(span.get("name", "")),
-            type=found.get("string_value", "UNKNOWN") if found else "UNKNOWN",
+            name=_searchable(str(span.get("name", ""))),
+            type=_searchable(found.get("string_value", "UNKNOWN")) if found else "UNKNOWN",
             status="ok" if code == "STATUS_CODE_OK" else "error" if code == "STATUS_CODE_ERROR" else "unset",
             started_ns=min(started, _LARGEST_NS),
             ended_ns=min(ended, _LARGEST_NS) or None,
@@ -139,6 +139,11 @@ def to_span(span: dict[str, Any]) -> Span:
         )
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise Invalid(f"a span was not understood: {error}") from error
+
+
+def _searchable(text: str) -> str:
+    """Return a text that every database keeps. The span itself is kept as it came."""
+    return text.replace("\0", "")
 
 
 def plain(value: Any) -> Any:
