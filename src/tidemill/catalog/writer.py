@@ -19,7 +19,8 @@ class _Group:
 
     def __init__(self) -> None:
         self.size = 0
-        self.ended = Event()
+        self.over = False
+        self.ended: Event | None = None  # made when somebody has to wait: mostly nobody does
         self.error: BaseException | None = None
 
 
@@ -99,8 +100,12 @@ class GroupWriter:
             self._end(group, "ROLLBACK", error)
 
     def _end_turn(self, group: _Group) -> None:
-        if self._group is group and (self._waiting == 0 or group.size >= GROUP_MAX):
+        if self._group is not group:
+            return
+        if self._waiting == 0 or group.size >= GROUP_MAX:
             self._end(group, "COMMIT")
+        elif group.ended is None:
+            group.ended = Event()
 
     def _end(self, group: _Group, how: str, error: BaseException | None = None) -> None:
         self._group = None
@@ -113,11 +118,13 @@ class GroupWriter:
             if self._driver.in_transaction:
                 self._driver.execute("ROLLBACK")
         finally:
-            group.ended.set()
+            group.over = True
+            if group.ended is not None:
+                group.ended.set()
 
     def _await(self, group: _Group) -> None:
         # Whoever waited when this turn ended commits; should it have given up meanwhile, this thread does.
-        while not group.ended.wait(GLANCE_S):
+        while not group.over and group.ended is not None and not group.ended.wait(GLANCE_S):
             if self._turn.acquire(blocking=False):
                 try:
                     if self._group is group:

@@ -38,6 +38,8 @@ class Access:
             with self._ws.catalog.reading() as tx:
                 check_project(tx, name)
             self._projects.add(name)
+        if actor is self._ws.actor and name == self._ws.project:
+            return self._ws
         return self._ws.acting(actor, name)
 
     def enter_as(self, actor: str, project: str) -> Workspace:
