@@ -20,7 +20,7 @@ from tidemill.govern.workspace import Workspace, create_project
 from tidemill.pipelines.artifacts import put_table
 from tidemill.registry.cards import attach_card
 from tidemill.registry.trash import delete_model
-from tidemill.registry.versions import register
+from tidemill.registry.versions import list_versions, register
 from tidemill.store.trees import read_tree
 from tidemill.tracking.runs import delete_run, end_run, log_artifact, read_run, start_run
 from tidemill.tracking.trash import delete_runs
@@ -141,3 +141,18 @@ def test_compacting_gives_the_catalogs_disk_back(ws: Workspace, tmp_path: Path) 
 def test_only_an_admin_cleans_up(ws: Workspace) -> None:
     with pytest.raises(ActionRefused, match=r"tracking\.admin"):
         collect(world.acting(ws, "dev", "developer"))
+
+
+@pytest.mark.slow
+def test_a_bucket_is_swept_too(tmp_path: Path, s3_url: str) -> None:
+    with world.workspace(tmp_path / "home", objects=s3_url) as ws:
+        before = count_objects(ws.objects)
+        kept, gone = run_with_file(ws, b"kept in a bucket"), run_with_file(ws, b"gone from the bucket")
+        world.model(ws, "late")
+        delete_runs(ws, [gone])
+        done = collect(ws, now=True, grace=AT_ONCE)
+        assert done.before.objects - done.after.objects >= 1
+        assert ws.objects.get(find_artifact(ws, kept, "data.bin").digest) == b"kept in a bucket"
+        assert done.after.objects >= before.objects
+        assert list_versions(ws, "late")[0].bundle is not None
+        assert all(ws.objects.has(entry.digest) for entry in read_tree(ws.objects, list_versions(ws, "late")[0].bundle).entries)  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ class Plane:
             self.port = listening.getsockname()[1]
             self.process = start_control(self.home, listening)
         probe = HttpTransport(self.url)
-        assert wait_until(lambda: probe.request("GET", "/readyz").status == 200, timeout_s=20)
+        assert wait_until(lambda: probe.request("GET", "/readyz").status == 200, timeout_s=60)
         probe.close()
 
     def kill(self) -> None:

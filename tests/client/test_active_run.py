@@ -63,6 +63,8 @@ def test_what_cannot_be_kept_is_told_at_once(client: Client, tmp_path: Path) -> 
             run.folder("nothing")
         with pytest.raises(Invalid, match="bytes need a name to be kept under"):
             run.file(b"x")
+        with pytest.raises(Invalid, match="it is no text; name it by yourself"):
+            run.file(b"x", "caf\udce9")
         for path in ("../x", "/x", "a//b", "a\\b", "."):
             with pytest.raises(Invalid, match="is not usable for a file of a run"):
                 run.file(b"x", path)
@@ -206,3 +208,16 @@ def test_a_folder_with_a_model_becomes_a_version(client: Client, ws: Workspace, 
     assert client.models.get("late@1")["run"] == run.id
     with tm.run("delay", offline=True, capture=False) as run, pytest.raises(Unavailable, match="is offline, and models are registered"):
         run.model(tmp_path / "bundle", "late")
+
+
+def test_a_file_arrives_though_there_is_no_room_for_a_copy(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"w" * 5000)
+    with tm.run("delay", client=client, capture=False) as run:
+        run.flush()
+        folder = run._to().folder.objects
+        folder.write_bytes(b"in the way: nothing can be written here")
+        run.file(tmp_path / "weights")
+        with pytest.raises(Unavailable, match="a file could not be kept in"):
+            run.file(b"bytes", "bytes")
+        folder.unlink()
+    assert client.runs.artifact(run.id, "weights") == b"w" * 5000

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tidemill as tm
+from tests import world
 from tests.client.conftest import Plane
 from tests.client.faults import Proxy
 from tidemill.client.active_run import texts
@@ -16,8 +17,11 @@ from tidemill.client.client import Client, connect
 from tidemill.client.columns import MetricRefused
 from tidemill.client.recorder import NotArrived, ParamChanged, RunOver
 from tidemill.core.clock import wait_until
-from tidemill.core.errors import Invalid, NotFound
+from tidemill.core.errors import Invalid, NotFound, NotPermitted
 from tidemill.core.settings import caller_environment
+from tidemill.govern.workspace import Workspace
+from tidemill.server.app import create_app
+from tidemill.server.inprocess import InProcessTransport
 
 
 def values(client: Client, run: str, key: str) -> list[float]:
@@ -109,12 +113,33 @@ def test_of_params_that_the_server_refuses_the_others_are_written(client: Client
     assert "send them with: tidemill run sync" in caplog.text
 
 
-def test_what_the_server_says_against_a_run_is_said_at_once(client: Client, runs: Path) -> None:
-    with pytest.raises(Invalid, match="experiment name ' ' is not usable"):
-        tm.run(" ", client=client)
+def test_what_the_server_says_against_a_run_is_said_at_once(ws: Workspace, runs: Path) -> None:
+    transport = InProcessTransport(create_app(world.acting(ws, "vic", "viewer")))
+    with pytest.raises(NotPermitted, match=r"'vic' may not do tracking\.write"):
+        tm.run("delay", client=Client(transport))
+    transport.close()
     assert list(runs.iterdir()) == []
     with pytest.raises(Invalid, match=r"a run needs the name of its experiment: tm\.run\(\"delay\"\)"):
-        tm.run(client=client)
+        tm.run()
+
+
+def test_what_would_be_refused_later_is_refused_where_it_is_said(client: Client, runs: Path) -> None:
+    for said, says in (
+        ({"params": {"p": "x" * 6001}}, "param 'p' has 6001 characters; expected at most 6000; log long texts as an artifact"),
+        ({"tags": {"t": "a\0b"}}, "tag 't' holds a NUL character"),
+        ({"params": {"a//b": 1}}, "param key 'a//b' is not usable"),
+    ):
+        with pytest.raises(Invalid, match=says):
+            tm.run("delay", offline=True, **said)  # type: ignore[arg-type]
+    with pytest.raises(Invalid, match="experiment name '' is not usable"):
+        tm.run("", offline=True)
+    assert not runs.exists()
+    with tm.run("delay", client=client, capture=False) as run:
+        with pytest.raises(Invalid, match=r"a list is not metrics by key; log it as run\.log\(loss=0\.3\)"):
+            run.log([0.3])  # type: ignore[arg-type]
+        with pytest.raises(Invalid, match="tag 't' has 8001 characters"):
+            run.tag("t", "x" * 8001)
+    assert client.runs.get(run.id)["status"] == "finished"
 
 
 def test_an_ended_run_takes_nothing_more(client: Client) -> None:

@@ -20,10 +20,11 @@ from tidemill.client.recorder import Recorder, RunOver
 from tidemill.client.sync import merge_run
 from tidemill.core.clock import from_micros, wall_micros
 from tidemill.core.errors import Invalid, NotFound, NotPermitted, Unavailable
-from tidemill.core.ids import check_key, new_id
+from tidemill.core.ids import PARAM_MAX, TAG_MAX, check_key, check_text, new_id
 from tidemill.core.settings import announce_run, caller_environment
 
 FLUSH_TIMEOUT_S = 60.0
+LONGEST = {"param": PARAM_MAX, "tag": TAG_MAX}
 
 
 class ActiveRun:
@@ -81,6 +82,10 @@ class ActiveRun:
         A step that is not given is one more than the metric's last. NaN and infinities are kept. Raises Invalid, RunOver.
         """
         if metrics is not None:
+            if type(metrics) is not dict and not isinstance(metrics, Mapping):
+                raise Invalid(
+                    f"a {type(metrics).__name__} is not metrics by key; log it as run.log(loss=0.3), or run.log({{'valid/auc': 0.8}})"
+                )
             more = {**metrics, **more} if more else metrics  # type: ignore[assignment]  # read only from here on
         (self._recorder or self._to()).log(more, step)
 
@@ -242,7 +247,8 @@ def texts(what: str, values: Mapping[str, Any], *, within: str = "") -> dict[str
             found.update(texts(what, value, within=f"{within}{key}."))
         else:
             # Lone surrogates, as names of files may have them, are no text that can be sent.
-            found[check_key(what, within + key)] = str(value).encode("utf-8", "replace").decode()
+            text = str(value).encode("utf-8", "replace").decode()
+            found[check_key(what, within + key)] = check_text(what, within + key, text, LONGEST[what])
     return found
 
 

@@ -63,8 +63,9 @@ class WriterFolder:
         self.run = runs / note.run
         self.path = self.run / self.note.writer
         try:
-            self.path.mkdir(parents=True)
-            self.path.chmod(0o700)
+            runs.mkdir(parents=True, exist_ok=True)
+            self.run.mkdir(mode=0o700, exist_ok=True)
+            self.path.mkdir(mode=0o700)
             if not (self.run / RUN_FILE).exists():
                 write_run(self.run, note)
             self._lock = os.open(self.path / WRITER_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

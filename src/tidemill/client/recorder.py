@@ -187,7 +187,8 @@ class Recorder:
             lane.stop()
         self.files.close()
         if read_run(self.folder.run) is None:  # somebody who left in that moment took it along
-            write_run(self.folder.run, self.note)
+            with suppress(OSError):
+                write_run(self.folder.run, self.note)
         self.folder.release()
         if self.offline:
             return
@@ -221,7 +222,10 @@ class Recorder:
             self._hurry.clear()
             with self._brought:
                 target, over = self._wanted, self.ended
-            self._bring()
+            try:
+                self._bring()
+            except Exception:  # the edge of a thread: what nobody foresaw must not end it
+                LOG.exception("something that run %s logged could not be kept", self.note.run)
             with self._brought:
                 self._done = target
                 self._brought.notify_all()

@@ -19,7 +19,7 @@ from tidemill.client.seeds import SEED
 from tidemill.client.system_metrics import EVERY_S, Sampler
 from tidemill.core.clock import from_micros, wall_micros
 from tidemill.core.errors import Invalid, NotFound, Unavailable
-from tidemill.core.ids import RunId, new_run_id
+from tidemill.core.ids import RunId, check_experiment, new_run_id
 from tidemill.core.names import any_name
 from tidemill.core.settings import caller_environment
 
@@ -53,6 +53,7 @@ def run(
         return _go_on(resume, runs, client=client, url=url, offline=local)
     if experiment is None:
         raise Invalid('a run needs the name of its experiment: tm.run("delay"); or the id of a run to go on with: tm.run(resume=ID)')
+    check_experiment(experiment)
     place = find_place(runs, client=client, url=url, offline=local)
     now = from_micros(wall_micros())
     note = RunNote(run=new_run_id(), experiment=experiment, name=name or any_name(), project=place.project, url=place.url, began_at=now)

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
@@ -77,12 +78,22 @@ class FileLane:
             raise NotFound(f"there is no file {source} to log as {path!r}; a folder is logged with run.folder(...)") from error
         size = os.fstat(file.fileno()).st_size
         if self._caller is not None and size > COPIED_BYTES_MAX:
-            waiting = Waiting(id=new_id(), path=path, size_bytes=size, source=str(source.absolute()))
-            with self._lock:
-                self._open[waiting.id] = file  # open from now on, so that it may be replaced or deleted
-            return waiting
-        with file:
-            return self._copied(path, size, lambda: keep_file(self._folder.objects, file))
+            return self._from_there(file, source, path, size)
+        try:
+            waiting = self._copied(path, size, lambda: keep_file(self._folder.objects, file))
+        except Unavailable:
+            if self._caller is not None:  # no room for a copy: a training does not end for that
+                return self._from_there(file, source, path, size)
+            file.close()
+            raise
+        file.close()
+        return waiting
+
+    def _from_there(self, file: BinaryIO, source: Path, path: str, size: int) -> Waiting:
+        waiting = Waiting(id=new_id(), path=path, size_bytes=size, source=str(source.absolute()))
+        with self._lock:
+            self._open[waiting.id] = file  # open from now on, so that it may be replaced or deleted
+        return waiting
 
     def _copied(self, path: str, size: int, keep: Callable[[], Digest]) -> Waiting:
         while True:
@@ -198,6 +209,10 @@ def _send_part(caller: Caller, path: str, file: BinaryIO, digest: Digest, start:
 def check_path(path: str) -> str:
     """Return a path that a file of a run may have. Raises Invalid."""
     parts = path.split("/")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise Invalid(f"path {path!r} is not usable for a file of a run: it is no text; name it by yourself") from None
     if not path or "\0" in path or "\\" in path or any(part in ("", ".", "..") for part in parts):
         raise Invalid(f"path {path!r} is not usable for a file of a run; expected a relative one, such as 'plots/roc.png'")
     return path
@@ -227,5 +242,6 @@ def _keep(objects: Path, chunks: Iterator[bytes]) -> Digest:
     except OSError as error:
         raise Unavailable(f"a file could not be kept in {objects}: {error.strerror}; free some space, or log fewer files") from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
     return hasher.digest()

@@ -17,6 +17,9 @@ ModelName = NewType("ModelName", str)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 KEY_MAX = 250
+# Letters of what stands behind a key, and of an experiment's name.
+PARAM_MAX, TAG_MAX = 6000, 8000
+EXPERIMENT_MAX = 500
 _KEY = re.compile(r"[/\w.\- :]+")
 
 
@@ -54,3 +57,19 @@ def check_key(kind: str, key: str) -> str:
     if not _KEY.fullmatch(key) or key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
         raise Invalid(f"{kind} key {key!r} is not usable; expected letters, digits, spaces and any of _ - . : with single slashes between")
     return key
+
+
+def check_text(kind: str, key: str, value: str, longest: int) -> str:
+    """Return what may stand behind a key. Raises Invalid for what is too long, or holds what no database keeps."""
+    if len(value) > longest:
+        raise Invalid(f"{kind} {key!r} has {len(value)} characters; expected at most {longest}; log long texts as an artifact")
+    if "\0" in value:
+        raise Invalid(f"{kind} {key!r} holds a NUL character, which no database keeps; leave it out")
+    return value
+
+
+def check_experiment(name: str) -> str:
+    """Return a name that an experiment may have. Raises Invalid."""
+    if not name.strip() or len(name) > EXPERIMENT_MAX or "\0" in name:
+        raise Invalid(f"experiment name {name[:80]!r} is not usable; expected 1 to {EXPERIMENT_MAX} characters, not all spaces")
+    return name

@@ -26,7 +26,7 @@ from tidemill.catalog.prepared import Prepared
 from tidemill.catalog.schema import METADATA, Moment, Text, insert_new, upsert
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.filters import Comparison, Order, parse_filter, parse_order
-from tidemill.core.ids import check_key
+from tidemill.core.ids import check_experiment, check_key
 from tidemill.core.pages import Page, question, read_token, token_after
 from tidemill.core.values import Value, field
 from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace
@@ -34,7 +34,6 @@ from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace
 View = Literal["active", "deleted", "all"]
 
 DEFAULT_NAME = "Default"
-NAME_MAX = 500
 TAG_MAX = 20_000
 
 EXPERIMENTS = Table(
@@ -139,7 +138,7 @@ def create_experiment(
 ) -> Experiment:
     """Make an experiment, under the id that is wanted if none has it yet. Raises ExperimentExists."""
     ws.require("tracking.write", name)
-    _check_name(name)
+    check_experiment(name)
     _check_tags(tags or {})
     with ws.catalog.transaction() as tx:
         if _find(tx, ws.project, name) is not None:
@@ -160,7 +159,7 @@ def write_experiment(ws: Workspace, tx: Connection, experiment: str | int) -> in
         return experiment
     known = _find(tx, ws.project, experiment)
     if known is None:
-        _check_name(experiment)
+        check_experiment(experiment)
         known = _insert(ws, tx, experiment)
     return known
 
@@ -230,7 +229,7 @@ def search_experiments(
 
 def rename_experiment(ws: Workspace, experiment: int, name: str) -> Experiment:
     """Give an experiment another name. Raises ExperimentNotFound, ExperimentInTrash, ExperimentExists."""
-    _check_name(name)
+    check_experiment(name)
     return _change(ws, experiment, "renamed", name=name)
 
 
@@ -368,11 +367,6 @@ def _column(item: Order) -> Any:
     if item.entity != "attribute" or item.key not in _COLUMNS:
         raise Invalid(f"experiments cannot be ordered by {item.key!r}; expected one of {', '.join(_COLUMNS)}")
     return _COLUMNS[item.key]
-
-
-def _check_name(name: str) -> None:
-    if not name.strip() or len(name) > NAME_MAX or "\0" in name:
-        raise Invalid(f"experiment name {name[:80]!r} is not usable; expected 1 to {NAME_MAX} characters, not all spaces")
 
 
 def _check_tags(tags: Mapping[str, str]) -> None:

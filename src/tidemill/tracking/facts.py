@@ -25,11 +25,11 @@ from sqlalchemy.dialects.postgresql import insert as insert_or  # what is used o
 
 from tidemill.catalog.prepared import Prepared
 from tidemill.catalog.schema import METADATA, Text
-from tidemill.core.errors import Conflict, Invalid
-from tidemill.core.ids import check_key
+from tidemill.core import ids
+from tidemill.core.errors import Conflict
+from tidemill.core.ids import check_key, check_text
 
-PARAM_MAX = 6000
-TAG_MAX = 8000
+PARAM_MAX, TAG_MAX = ids.PARAM_MAX, ids.TAG_MAX
 SHORT = 256  # letters of a text that an index holds whole; PostgreSQL takes at most a third of a page under one key
 
 
@@ -160,11 +160,7 @@ def read_latest(tx: Connection, numbers: Sequence[int]) -> dict[int, list[tuple[
 def check_texts(kind: str, texts: Mapping[str, str], longest: int) -> None:
     """Raises Invalid for a key that is not usable or a value that is too long."""
     for key, value in texts.items():
-        check_key(kind, key)
-        if len(value) > longest:
-            raise Invalid(f"{kind} {key!r} has {len(value)} characters; expected at most {longest}; log long texts as an artifact")
-        if "\0" in value:
-            raise Invalid(f"{kind} {key!r} holds a NUL character, which no database keeps; leave it out")
+        check_text(kind, check_key(kind, key), value, longest)
 
 
 def _row(no: int, experiment: int, key: str, value: str) -> dict[str, Any]:
