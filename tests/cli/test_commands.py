@@ -69,7 +69,7 @@ APART = {
     "run rm", "run restore", "run keep", "run sync", "run watch", "gc", "model alias",
     "model tag", "model comment", "model describe", "model rename", "model rm", "model restore", "model move", "model lock", "model unlock",
     "endpoint create", "endpoint rollout", "endpoint rollback", "alert resolve", "access grant", "access key", "access revoke",
-    "access project", "trace",
+    "access project", "trace", "import mlflow", "export mlflow",
 }  # fmt: skip
 
 

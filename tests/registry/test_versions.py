@@ -97,3 +97,9 @@ def test_a_viewer_registers_nothing(ws: Workspace) -> None:
     create_model(ws, "delay")
     with pytest.raises(ActionRefused, match="viewer"):
         create_version(world.acting(ws, "eve", "viewer"), "delay", origin=Origin())
+
+
+def test_a_number_from_elsewhere_is_kept_where_it_is_free(any_ws: Workspace) -> None:
+    create_model(any_ws, "delay")
+    made = [create_version(any_ws, "delay", origin=Origin(), wanted=wanted).version for wanted in (3, 1, 3, None, 2)]
+    assert made == [3, 1, 4, 5, 2]

@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rule": ("tidemill.cli.rule:rule", "Rules: list, firings."),
     "audit": ("tidemill.cli.audit:audit", "The audit log: list, verify."),
     "access": ("tidemill.cli.access:access", "Roles, API keys, projects."),
+    "import": ("tidemill.cli.moving:import_", "Bring an MLflow store here: runs, histories, artifacts, models."),
+    "export": ("tidemill.cli.moving:export", "Write everything as an MLflow store."),
     "trace": ("tidemill.cli.trace:trace", "Follow one prediction back to rows, code, checks and people."),
 }
 

@@ -196,16 +196,22 @@ def create_version(
     bundle: Digest | None = None,
     description: str = "",
     tags: Mapping[str, str] | None = None,
+    wanted: int | None = None,
     reason: str = "",
     cause: EventId | None = None,
 ) -> ModelVersion:
-    """Make a version of a model that is there, of any files, or of files that lie elsewhere. Raises ModelNotFound, Invalid."""
+    """Make a version of a model that is there, of any files, or of files that lie elsewhere. Raises ModelNotFound, Invalid.
+
+    wanted: the number that the version had in another registry; it is kept if no version of the model has had it here.
+    """
     ws.require("registry.write", name)
     check_text(description, "description")
     tree = None if bundle is None else (bundle, read_tree(ws.objects, bundle))
     with ws.catalog.transaction() as tx:
         model = fetch_model(tx, ws.project, name)
-        return _write_version(ws, tx, model, origin, tree=tree, description=description, tags=tags or {}, reason=reason, cause=cause)
+        return _write_version(
+            ws, tx, model, origin, tree=tree, description=description, tags=tags or {}, wanted=wanted, reason=reason, cause=cause
+        )
 
 
 def _write_version(
@@ -219,6 +225,7 @@ def _write_version(
     metrics: Mapping[str, float] | None = None,
     description: str = "",
     tags: Mapping[str, str],
+    wanted: int | None = None,
     reason: str,
     cause: EventId | None,
 ) -> ModelVersion:
@@ -227,10 +234,16 @@ def _write_version(
     now, results = ws.clock.now(), [record.result for record in checks]
     claim_model(tx, ws.project, model.key)
     mine = (MODEL_VERSIONS.c.project == ws.project) & (MODEL_VERSIONS.c.model == model.key)
-    newest = tx.execute(select(func.max(MODEL_VERSIONS.c.version)).where(mine)).scalar_one_or_none() or 0
+    number = (tx.execute(select(func.max(MODEL_VERSIONS.c.version)).where(mine)).scalar_one_or_none() or 0) + 1
+    if (
+        wanted is not None
+        and wanted > 0
+        and tx.execute(select(MODEL_VERSIONS.c.version).where(mine, MODEL_VERSIONS.c.version == wanted)).first() is None
+    ):
+        number = wanted
     bundle, size = (tree[0], tree[1].size_bytes) if tree else (None, 0)
     made = ModelVersion(
-        name=model.name, key=model.key, version=newest + 1, description=description, bundle=bundle, size_bytes=size,
+        name=model.name, key=model.key, version=number, description=description, bundle=bundle, size_bytes=size,
         source=origin.source, location=origin.location or origin.source, run=origin.run, run_link=origin.run_link,
         logged_model=origin.logged_model, verdict=overall(results),
         metrics=dict(metrics or {}), tags=dict(tags), card=None, created_at=now, updated_at=now, actor=ws.actor.id,

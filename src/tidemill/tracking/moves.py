@@ -3,9 +3,10 @@
 Owns the table. An origin is the identity of the store that things came from, whatever way they came.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, PrimaryKeyConstraint, Table, cast, func, select
+from sqlalchemy import Column, PrimaryKeyConstraint, Table, cast, delete, func, select
 
 from tidemill.catalog.schema import METADATA, Text, upsert
 from tidemill.core.values import Value
@@ -54,6 +55,14 @@ def write_move(ws: Workspace, origin: str, move: Move) -> None:
     row = {name: getattr(move, name) for name in ("kind", "theirs", "ours", "mark")}
     with ws.catalog.transaction() as tx:
         upsert(tx, MOVES, [{"project": ws.project, "origin": origin, **row}])
+
+
+def forget_moves(ws: Workspace, origin: str, moved: Sequence[Move]) -> None:
+    """Forget that things came from an origin; the things themselves stay."""
+    ws.require("tracking.write", origin)
+    with ws.catalog.transaction() as tx:
+        for move in moved:
+            tx.execute(delete(MOVES).where(*_mine(ws, origin), MOVES.c.kind == move.kind, MOVES.c.theirs == move.theirs))
 
 
 def count_moved(ws: Workspace, origin: str) -> dict[str, int]:
