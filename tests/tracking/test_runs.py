@@ -197,3 +197,11 @@ def test_a_viewer_may_look_and_not_log(ws: Workspace) -> None:
     assert read_run(viewer, run.id).id == run.id
     with pytest.raises(ActionRefused, match=r"tracking\.write"):
         log_metrics(viewer, run.id, {"x": 1.0})
+
+
+def test_a_list_reads_no_more_metrics_than_it_shows(any_ws: Workspace) -> None:
+    for name in ("one", "two"):
+        run = start_run(any_ws, "delay", name=name)
+        log_batch(any_ws, run.id, metrics=[Metric(key=f"m{number:03d}", value=float(number)) for number in range(300)])
+    assert [run.metrics for run in list_runs(any_ws, metrics=2)] == [{"m000": 0.0, "m001": 1.0}] * 2
+    assert [len(run.metrics) for run in list_runs(any_ws)] == [300, 300]

@@ -98,6 +98,12 @@ def _newer(table: Table, coming: Any) -> Any:
 
 
 _READ_PARAMS = _of_run(PARAMS)
+_FIRST_METRICS = Prepared(
+    select(METRICS.c.run, METRICS.c.key, METRICS.c.value, METRICS.c.step, METRICS.c.at)
+    .where(METRICS.c.run == bindparam("run"))
+    .order_by(METRICS.c.key)
+    .limit(bindparam("some"))
+)
 _ADD_PARAM = Prepared(insert_or(PARAMS))
 _PUT_TAG = Prepared(_upsert(TAGS))
 _PUT_METRIC = Prepared(_upsert(METRICS))
@@ -149,10 +155,14 @@ def read_texts(tx: Connection, table: Table, numbers: Sequence[int]) -> dict[int
     return found
 
 
-def read_latest(tx: Connection, numbers: Sequence[int]) -> dict[int, list[tuple[str, float, int, int]]]:
-    """Return no -> (key, value, step, microseconds) of many runs, by key."""
+def read_latest(tx: Connection, numbers: Sequence[int], *, at_most: int | None = None) -> dict[int, list[tuple[str, float, int, int]]]:
+    """Return no -> (key, value, step, microseconds) of many runs, by key. at_most: of each run only so many, the first ones."""
     found: dict[int, list[tuple[str, float, int, int]]] = {}
-    for run, key, value, step, at in _rows_of(tx, METRICS, numbers, "run, key, value, step, at"):
+    if at_most is None:
+        rows = _rows_of(tx, METRICS, numbers, "run, key, value, step, at")
+    else:
+        rows = [row for number in numbers for row in _FIRST_METRICS.run(tx, {"run": number, "some": at_most}).fetchall()]
+    for run, key, value, step, at in rows:
         found.setdefault(run, []).append((key, math.nan if value is None else value, step, at))
     return found
 

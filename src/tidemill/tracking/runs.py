@@ -318,8 +318,9 @@ def list_runs(
     parent: str | None = None,
     view: View = "active",
     limit: int = 100,
+    metrics: int | None = None,
 ) -> list[Run]:
-    """Return runs, newest first."""
+    """Return runs, newest first. metrics: at most so many of each run, for a list that shows no more (a run may have thousands)."""
     ws.require("tracking.read")
     query = select(RUNS.c.id).where(RUNS.c.project == ws.project).order_by(RUNS.c.started_at.desc(), RUNS.c.id.desc()).limit(limit)
     if view != "all":
@@ -332,7 +333,7 @@ def list_runs(
     if parent is not None:
         query = query.where(RUNS.c.parent == parent)
     with ws.catalog.reading() as tx:
-        return read_many(tx, ws.project, list(tx.execute(query).scalars()))
+        return _read_many(tx, ws.project, list(tx.execute(query).scalars()), metrics=metrics)
 
 
 def find_run(tx: Connection, project: str, run: str, *, deleted: bool = False) -> _Found:
@@ -390,7 +391,9 @@ def _read(tx: Connection, project: str, run: str) -> Run:
     return replace(found[0], artifacts=_artifacts(tx, project, found[0]))
 
 
-def _read_many(tx: Connection, project: str, ids: Sequence[str], *, details: Literal["all", "tags", "none"] = "all") -> list[Run]:
+def _read_many(
+    tx: Connection, project: str, ids: Sequence[str], *, details: Literal["all", "tags", "none"] = "all", metrics: int | None = None
+) -> list[Run]:
     if len(ids) == 1:
         rows = _READ_ONE.run(tx, {"project": project, "id": ids[0]}).fetchall()
     else:
@@ -398,7 +401,7 @@ def _read_many(tx: Connection, project: str, ids: Sequence[str], *, details: Lit
     numbers = [row[0] for row in rows]
     tags = facts.read_texts(tx, facts.TAGS, numbers if details != "none" else [])
     params = facts.read_texts(tx, facts.PARAMS, numbers if details == "all" else [])
-    latest = facts.read_latest(tx, numbers if details == "all" else [])
+    latest = facts.read_latest(tx, numbers if details == "all" else [], at_most=metrics)
     runs = {}
     for no, *own, experiment, location in rows:
         seen = latest.get(no, ())

@@ -12,6 +12,7 @@ from tidemill.tracking.points import sample
 from tidemill.tracking.runs import Run, list_runs, metric_history, read_run
 
 CHARTS = 6
+SHOWN_METRICS = 4
 CHART_POINTS = 2000
 
 
@@ -33,7 +34,7 @@ class RunPage(Value, frozen=True, kw_only=True):
 
 def build_list(ws: Workspace, _path: Mapping[str, str], _query: Mapping[str, str]) -> RunsPage:
     """Build the list's context."""
-    return RunsPage(runs=tuple(list_runs(ws, kinds=("run", "pipeline", "batch"), limit=100)))
+    return RunsPage(runs=tuple(list_runs(ws, kinds=("run", "pipeline", "batch"), limit=100, metrics=SHOWN_METRICS)))
 
 
 def build(ws: Workspace, path: Mapping[str, str], _query: Mapping[str, str]) -> RunPage:
@@ -43,7 +44,7 @@ def build(ws: Workspace, path: Mapping[str, str], _query: Mapping[str, str]) -> 
         run=run,
         seconds=run.ended_at - run.started_at if run.ended_at is not None else None,
         parent=read_run(ws, run.parent) if run.parent is not None else None,
-        parts=tuple(reversed(list_runs(ws, parent=run.id, limit=200))),
+        parts=tuple(reversed(list_runs(ws, parent=run.id, limit=200, metrics=SHOWN_METRICS))),
         charts=tuple(chart for key in list(run.metrics)[:CHARTS] if (chart := _history(ws, run, key)) is not None),
     )
 
