@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,18 @@ from tests import services
 from tidemill.govern.workspace import init_workspace
 
 
+@dataclass(frozen=True)
+class Served:
+    """A control plane: what it serves, where, and as which process."""
+
+    home: Path
+    url: str
+    pid: int
+
+
 @pytest.fixture(scope="module")
-def tidemill_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a control plane over an empty workspace."""
+def tidemill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A control plane over an empty workspace."""
     home = tmp_path_factory.mktemp("tidemill") / "home"
     init_workspace(home).close()
     port = services.free_port()
@@ -26,9 +36,15 @@ def tidemill_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(process, url + "/readyz", home.parent / "server.log", port)
-            yield url
+            yield Served(home, url, process.pid)
         finally:
             services.end(process)
+
+
+@pytest.fixture(scope="module")
+def tidemill_url(tidemill: Served) -> str:
+    """Its address."""
+    return tidemill.url
 
 
 @pytest.fixture(scope="module")

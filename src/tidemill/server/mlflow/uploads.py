@@ -120,9 +120,15 @@ def put_together(folder: Path, upload: Upload, tags: Mapping[int, str]) -> Taken
     whole, hasher = folder / f"whole-{secrets.token_hex(8)}", Hasher()
     with whole.open("xb") as file:
         for number in sorted(wanted):
+            part = Hasher()
             for piece in _pieces(parts[number]):
+                part.update(piece)
                 hasher.update(piece)
                 file.write(piece)
+            if part.digest() != parts[number].name[6:]:
+                whole.unlink()
+                parts[number].unlink()
+                raise PartsRefused(upload.id, f"part {number} is not on the disk as it arrived")
     return Taken(None, whole, hasher.digest(), hasher.size_bytes)
 
 
