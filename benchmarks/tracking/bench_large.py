@@ -84,6 +84,9 @@ def main(told: Options) -> Report:
             assert proxy.cuts == 6
             assert digest_file(folder / "down" / "large.bin") == digest
             report.add("down, cut three times", "MB/s", [size / 1e6 / down])
+            write_file(folder / "other.bin", size // 5)
+            straight = [upload_s(server.url, folder / "other.bin")[1]]
+            report.add("up, a fifth of it, without the proxy that cuts", "MB/s", [size / 5e6 / taken for taken in straight])
             report.add("control plane, idle", "MB", [idle])
             report.add("control plane, at its peak", "MB", [max(memory)])
     return report

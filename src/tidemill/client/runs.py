@@ -165,14 +165,14 @@ class Runs:
         target = root / artifact["path"]
         if not target.resolve().is_relative_to(root.resolve()):
             raise Invalid(f"artifact {artifact['path']!r} of run {run} would be written outside of {root}; name another folder")
-        if target.is_file() and target.stat().st_size == artifact["size_bytes"] and _digest(target) == artifact["digest"]:
+        if target.is_file() and target.stat().st_size == artifact["size_bytes"] and digest_file(target) == artifact["digest"]:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}.{new_id()[-8:]}")
         try:
             with scratch.open("wb") as file:
                 self._receive(run, artifact["path"], file)
-            if (found := _digest(scratch)) != artifact["digest"]:
+            if (found := digest_file(scratch)) != artifact["digest"]:
                 raise Corrupt(f"artifact {artifact['path']!r} of run {run} arrived with the digest {found[:12]}…; download it again")
             scratch.replace(target)
         finally:
@@ -180,7 +180,3 @@ class Runs:
 
     def _receive(self, run: str, path: str, file: BinaryIO) -> None:
         self._caller.fetch(f"/runs/{segment(run)}/artifacts/{subpath(path)}", file)
-
-
-def _digest(path: Path) -> str:
-    return digest_file(path)

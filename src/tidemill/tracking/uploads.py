@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 
 from tidemill.core.clock import wall
-from tidemill.core.digest import CHUNK_BYTES, Hasher, digest_file
+from tidemill.core.digest import CHUNK_BYTES, digest_file
 from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.ids import Digest, new_id
 from tidemill.core.values import Value
@@ -59,7 +59,7 @@ def keep_artifact(ws: Workspace, run: str, path: str, body: Path) -> RunArtifact
     """
     ws.require("tracking.write", run)
     files.check_path(path)
-    made = RunArtifact(path=path, digest=digest_file(body) if body.stat().st_size else Hasher().digest(), size_bytes=body.stat().st_size)
+    made = RunArtifact(path=path, digest=digest_file(body), size_bytes=body.stat().st_size)
     ws.objects.adopt(body, made.digest)
     with ws.catalog.transaction() as tx:
         _write(ws, tx, run, made)
@@ -87,7 +87,7 @@ def keep_part(ws: Workspace, digest: str, body: Path) -> None:
     """Keep a part of a file, a file of the caller's own that is taken away. Raises PartDiffers."""
     ws.require("tracking.write")
     check_digest(digest)
-    found = digest_file(body) if body.stat().st_size else Hasher().digest()
+    found = digest_file(body)
     if found != digest:
         raise PartDiffers("a part", digest, found)
     folder = _folder(ws)
@@ -156,7 +156,7 @@ def _join(ws: Workspace, made: RunArtifact, parts: Sequence[Digest]) -> bool:
             for part in parts:
                 with (_folder(ws) / part).open("rb", buffering=0) as source:
                     _append(source.fileno(), target.fileno())
-        size, found = scratch.stat().st_size, digest_file(scratch) if made.size_bytes else Hasher().digest()
+        size, found = scratch.stat().st_size, digest_file(scratch)
         if (found, size) != (made.digest, made.size_bytes):
             raise PartDiffers(f"the file of {size:,} bytes that the parts make", made.digest, found)
         ws.objects.adopt(scratch, made.digest)
