@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,22 +24,29 @@ class Served:
     pid: int
 
 
-@pytest.fixture(scope="module")
-def tidemill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A control plane over an empty workspace."""
-    home = tmp_path_factory.mktemp("tidemill") / "home"
+@contextmanager
+def control_plane(folder: Path, **settings: str) -> Iterator[Served]:
+    """Serve an empty workspace in a folder."""
+    home = folder / "home"
     init_workspace(home).close()
     port = services.free_port()
     command = [sys.executable, "-m", "tidemill.server.process", "--home", str(home)]
-    environment = {**os.environ, "TIDEMILL_PORT": str(port)}
-    log = (home.parent / "server.log").open("wb")
+    environment = {**os.environ, "TIDEMILL_PORT": str(port), **{f"TIDEMILL_{name.upper()}": value for name, value in settings.items()}}
+    log = (folder / "server.log").open("wb")
     with log, subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL) as process:
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait(process, url + "/readyz", home.parent / "server.log", port)
+            _wait(process, url + "/readyz", folder / "server.log", port)
             yield Served(home, url, process.pid)
         finally:
             services.end(process)
+
+
+@pytest.fixture(scope="module")
+def tidemill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A control plane over an empty workspace."""
+    with control_plane(tmp_path_factory.mktemp("tidemill")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

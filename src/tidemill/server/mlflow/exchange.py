@@ -56,9 +56,9 @@ class Exchange:
         if message["type"] == "http.disconnect":
             raise CallerGone
         body: bytes = message.get("body", b"")
+        if len(body) > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
         if not message.get("more_body", False):
-            if len(body) > limit_bytes:
-                raise BodyTooLarge(limit_bytes)
             return body
         pieces, size = [body], len(body)
         async for piece in self.pieces():

@@ -12,7 +12,7 @@ _DURATION = re.compile(r"(-?)(\d+)(?:\.(\d{1,9}))?s")
 
 def timestamp(since_1970_ms: int, moment: datetime) -> str:
     """Return a moment as text, with milliseconds when it has some."""
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    text = moment.isoformat()[:19]
     rest = since_1970_ms % 1000
     return f"{text}.{rest:03d}Z" if rest else f"{text}Z"
 
