@@ -1,5 +1,6 @@
 """Traces: told whole or grown from spans, searched, tied to runs, removed."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -84,6 +85,28 @@ def test_a_trace_grows_with_its_spans(any_ws: Workspace, experiment: int) -> Non
     contents = read_spans(any_ws, ["tr-1", "tr-2", "none"])
     assert [len(contents[name]) for name in ("tr-1", "tr-2", "none")] == [2, 1, 0]
     assert contents["tr-1"][1] == '"again"'
+
+
+def test_of_a_span_that_comes_twice_at_once_the_last_is_kept(any_ws: Workspace, experiment: int) -> None:
+    log_spans(any_ws, experiment, [span("tr-1", 0, content='"first"'), span("tr-1", 0, content='"last"')], previews={})
+    assert read_spans(any_ws, ["tr-1"]) == {"tr-1": ['"last"']}
+
+
+@pytest.mark.slow
+def test_a_trace_grows_from_all_sides_at_once(any_ws: Workspace, experiment: int) -> None:
+    def send(number: int) -> None:
+        name = f"tr-{number // 10}"
+        parent = "s0" if number % 10 else None
+        log_spans(any_ws, experiment, [span(name, number % 10, parent=parent), span("tr-all", number, parent="x")], previews={})
+        if number == 35:
+            tell_trace(any_ws, trace("tr-3", experiment, name="told", duration_ms=1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(send, reversed(range(40))))
+    found = read_traces(any_ws, ["tr-0", "tr-1", "tr-2", "tr-3", "tr-all"])
+    assert [(item.name, item.state, item.duration_ms) for item in found] == [
+        ("step 0", "ok", 140), ("step 0", "ok", 140), ("step 0", "ok", 140), ("told", "ok", 1), (None, "in progress", 440),
+    ]  # fmt: skip
 
 
 def test_spans_do_not_change_what_was_told(ws: Workspace) -> None:

@@ -143,6 +143,7 @@ def append_to_tag(ws: Workspace, run: str, key: str, item: Any) -> None:
     ws.require("tracking.write", run)
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run)
+        tx.execute(select(RUNS.c.no).where(RUNS.c.no == found.no).with_for_update())  # of two who add at once, one waits
         query = select(facts.TAGS.c.value).where(facts.TAGS.c.run == found.no, facts.TAGS.c.key == key)
         before = tx.execute(query).scalar_one_or_none()
         listed = decode_any(before, what=f"tag {key!r} of run {run}") if before else []

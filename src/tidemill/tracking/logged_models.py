@@ -178,10 +178,10 @@ def finish_logged_model(ws: Workspace, model: str, *, status: ModelStatus) -> Lo
     """Say how logging a model ended. Raises LoggedModelNotFound."""
     ws.require("tracking.write", model)
     with ws.catalog.transaction() as tx:
-        before = fetch_logged_model(tx, ws.project, model)
+        before = fetch_row(tx, ws.project, model, lock=True)
         tx.execute(update(LOGGED_MODELS).where(_is(ws.project, model)).values(status=status, updated_at=whole_millis(ws.clock.now())))
         if before.status != status:
-            ws.record(tx, ModelFinished(model=model, name=before.name, status=status), subject=before.node)
+            ws.record(tx, ModelFinished(model=model, name=before.name, status=status), subject=f"logged-model:{model}")
         return fetch_logged_model(tx, ws.project, model)
 
 
@@ -206,6 +206,7 @@ def log_model_params(ws: Workspace, model: str, params: Mapping[str, str]) -> No
     """Write params once. Raises LoggedModelNotFound, ModelParamRewritten."""
     ws.require("tracking.write", model)
     with ws.catalog.transaction() as tx:
+        fetch_row(tx, ws.project, model, lock=True)
         known = fetch_logged_model(tx, ws.project, model).params
         for key, value in params.items():
             if known.get(key, value) != value:
@@ -259,9 +260,10 @@ def fetch_logged_model(tx: Connection, project: str, model: str, *, deleted: boo
     return fetch_many(tx, project, [model])[0]
 
 
-def fetch_row(tx: Connection, project: str, model: str, *, deleted: bool = False) -> Any:
-    """Return the row of a logged model. Raises LoggedModelNotFound."""
-    row = tx.execute(select(LOGGED_MODELS).where(_is(project, model))).one_or_none()
+def fetch_row(tx: Connection, project: str, model: str, *, deleted: bool = False, lock: bool = False) -> Any:
+    """Return the row of a logged model; lock: others who ask for it so wait until this transaction is over. Raises LoggedModelNotFound."""
+    query = select(LOGGED_MODELS).where(_is(project, model))
+    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None or (row.deleted_at is not None and not deleted):
         raise LoggedModelNotFound(model)
     return row
@@ -300,7 +302,7 @@ def whole_millis(moment: datetime) -> datetime:
 def _move(ws: Workspace, model: str, to: Literal["trash", "use"]) -> None:
     ws.require("tracking.write", model)
     with ws.catalog.transaction() as tx:
-        before = fetch_row(tx, ws.project, model, deleted=True)
+        before = fetch_row(tx, ws.project, model, deleted=True, lock=True)
         if (before.deleted_at is not None) == (to == "trash"):
             return
         now = whole_millis(ws.clock.now())

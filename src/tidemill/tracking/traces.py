@@ -123,11 +123,11 @@ def tell_trace(ws: Workspace, trace: Trace) -> Trace:
         write_experiment(ws, tx, trace.experiment_id)
         names = ("id", "experiment_id", "client_request_id", "name", "state", "requested_at", "duration_ms", "request_preview",
                  "response_preview", "told")  # fmt: skip
-        before = tx.execute(select(TRACES).where(_is(ws.project, trace.id))).one_or_none()
         row = {"project": ws.project, **{name: getattr(trace, name) for name in names}}
+        before = _insert_or_lock(tx, row)
         if before is not None:
             row |= {name: row[name] or getattr(before, name) for name in ("name", "request_preview", "response_preview")}
-        upsert(tx, TRACES, [row])
+            upsert(tx, TRACES, [row])
         write_texts(tx, TAGS, ws.project, trace.id, trace.tags)
         write_texts(tx, FACTS, ws.project, trace.id, trace.metadata)
         return fetch_traces(tx, ws.project, [trace.id])[0]
@@ -146,9 +146,9 @@ def change_trace(
     """Tell how a trace that was begun ended. Raises TraceNotFound."""
     ws.require("tracking.write", trace)
     with ws.catalog.transaction() as tx:
-        before = _fetch(tx, ws.project, trace)
-        changed = update(TRACES).where(_is(ws.project, trace))
-        tx.execute(changed.values(state=state, duration_ms=duration_ms, name=name or before.name))
+        _check_there(tx, ws.project, trace)
+        changed = update(TRACES).where(_is(ws.project, trace)).values(state=state, duration_ms=duration_ms)
+        tx.execute(changed.values(name=name) if name else changed)
         write_texts(tx, TAGS, ws.project, trace, tags)
         write_texts(tx, FACTS, ws.project, trace, metadata)
         return _fetch(tx, ws.project, trace)
@@ -161,15 +161,15 @@ def log_spans(ws: Workspace, experiment: int, spans: Sequence[Span], *, previews
     and previews (by trace: request, response) what it was about. Raises ExperimentNotFound, ExperimentInTrash.
     """
     ws.require("tracking.write", str(experiment))
-    by_trace: dict[str, list[Span]] = {}
+    by_trace: dict[str, dict[str, Span]] = {}
     for span in spans:
-        by_trace.setdefault(span.trace, []).append(span)
+        by_trace.setdefault(span.trace, {})[span.id] = span
     with ws.catalog.transaction() as tx:
         write_experiment(ws, tx, experiment)
-        for trace, given in by_trace.items():
-            rows = [{"project": ws.project, **{name: getattr(span, name) for name in span.__struct_fields__}} for span in given]
+        for trace, given in sorted(by_trace.items()):  # all in one order, so that nobody waits for one who waits for him
+            _grow(tx, ws.project, experiment, trace, list(given.values()), previews.get(trace, (None, None)))
+            rows = [{"project": ws.project, **{name: getattr(span, name) for name in span.__struct_fields__}} for span in given.values()]
             upsert(tx, SPANS, rows)
-            _grow(tx, ws.project, experiment, trace, given, previews.get(trace, (None, None)))
     return list(by_trace)
 
 
@@ -266,28 +266,33 @@ def _grow(
     tx: Connection, project: str, experiment: int, trace: str, spans: Sequence[Span], previews: tuple[str | None, str | None]
 ) -> None:
     """Let an untold trace reach from its first to its last span."""
-    before = tx.execute(select(TRACES).where(_is(project, trace))).one_or_none()
-    if before is not None and before.told:
-        return
     first = min(span.started_ns for span in spans) // 1_000_000 * 1000
     last = max(span.ended_ns or span.started_ns for span in spans) // 1000
     root = next((span for span in spans if span.parent is None), None)
-    requested_at = from_micros(first)
-    if before is not None:
-        requested_at = min(requested_at, before.requested_at)
-        if before.duration_ms is not None:
-            last = max(last, micros(before.requested_at) + before.duration_ms * 1000)
-    state: TraceState = before.state if before is not None else "in progress"
-    if root is not None:
-        state = "error" if root.status == "error" else "ok"
-    row = {
-        "project": project, "id": trace, "experiment_id": experiment, "client_request_id": None, "state": state, "told": False,
-        "name": root.name if root is not None else before.name if before is not None else None,
-        "requested_at": requested_at, "duration_ms": (last - micros(requested_at)) // 1000,
-        "request_preview": previews[0] or (before.request_preview if before is not None else None),
-        "response_preview": previews[1] or (before.response_preview if before is not None else None),
+    row: dict[str, Any] = {
+        "project": project, "id": trace, "experiment_id": experiment, "client_request_id": None, "told": False,
+        "state": "in progress" if root is None else "error" if root.status == "error" else "ok",
+        "name": None if root is None else root.name,
+        "requested_at": from_micros(first), "duration_ms": (last - first) // 1000,
+        "request_preview": previews[0], "response_preview": previews[1],
     }  # fmt: skip
+    before = _insert_or_lock(tx, row)
+    if before is None or before.told:
+        return
+    row["requested_at"] = min(row["requested_at"], before.requested_at)
+    last = max(last, micros(before.requested_at) + (before.duration_ms or 0) * 1000)
+    row["duration_ms"] = (last - micros(row["requested_at"])) // 1000
+    if root is None:
+        row |= {"state": before.state, "name": before.name}
+    row |= {name: row[name] or getattr(before, name) for name in ("request_preview", "response_preview")}
     upsert(tx, TRACES, [row])
+
+
+def _insert_or_lock(tx: Connection, row: Mapping[str, Any]) -> Any:
+    """Insert a trace and return None; or, when it is there, return its row, which nobody else changes until this transaction is over."""
+    if insert_new(tx, TRACES, [dict(row)]):
+        return None
+    return tx.execute(select(TRACES).where(_is(row["project"], row["id"])).with_for_update()).one()
 
 
 def _fetch(tx: Connection, project: str, trace: str) -> Trace:
