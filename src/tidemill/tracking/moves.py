@@ -49,12 +49,12 @@ def read_moves(ws: Workspace, origin: str) -> list[Move]:
         return [Move(kind=row.kind, theirs=row.theirs, ours=row.ours, mark=row.mark) for row in tx.execute(query)]
 
 
-def write_move(ws: Workspace, origin: str, move: Move) -> None:
-    """Remember what something is called here, and what it looked like."""
+def write_moves(ws: Workspace, origin: str, moved: Sequence[Move]) -> None:
+    """Remember what things are called here, and what they looked like: all at once."""
     ws.require("tracking.write", origin)
-    row = {name: getattr(move, name) for name in ("kind", "theirs", "ours", "mark")}
+    names = ("kind", "theirs", "ours", "mark")
     with ws.catalog.transaction() as tx:
-        upsert(tx, MOVES, [{"project": ws.project, "origin": origin, **row}])
+        upsert(tx, MOVES, [{"project": ws.project, "origin": origin, **{name: getattr(move, name) for name in names}} for move in moved])
 
 
 def forget_moves(ws: Workspace, origin: str, moved: Sequence[Move]) -> None:

@@ -7,6 +7,9 @@ that a further import passes it over). Its id is kept where that is free.
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tidemill.core.clock import from_micros
 from tidemill.core.digest import digest_value
@@ -18,7 +21,7 @@ from tidemill.server.mlflow.moving.luggage import Luggage
 from tidemill.server.mlflow.moving.models import Brought, bring_models, count_models
 from tidemill.server.mlflow.moving.origin import identity
 from tidemill.server.mlflow.moving.store import COUNTED, PARENT, File, Store
-from tidemill.tracking import batches, experiments, inputs, logged_models, moves, runs
+from tidemill.tracking import experiments, inputs, logged_models, moves, runs
 from tidemill.tracking.batches import Series
 from tidemill.tracking.experiments import ExperimentInTrash
 from tidemill.tracking.files import model_folder, run_folder
@@ -27,6 +30,7 @@ from tidemill.tracking.logged_models import ModelPoint, ModelStatus
 from tidemill.tracking.runs import RunStatus
 
 CHUNK_POINTS = 50_000
+RUNS_AT_ONCE = 200
 KEPT_IDS = 1_000_000_000  # larger ids of experiments, as mlruns makes them, would drive ours up with them
 _FAR_MS = 253_402_300_799_999
 _STATUSES: Mapping[str, RunStatus] = {
@@ -57,21 +61,35 @@ class Arrival(Value, frozen=True, kw_only=True):
 
 def bring(ws: Workspace, store: Store, *, watch: Watch = lambda _what, _count: None) -> Arrival:
     """Bring all of a store here. watch is told what is being brought, and how many things were looked at so far."""
-    luggage = Luggage(ws, identity(store), store, watch)
-    found = store.experiments()
-    for experiment in found:
-        ours = _experiment(luggage, experiment)
-        # Models may be measured by runs, and runs made of models: runs are marked when both are here.
-        waiting = [finish for run in store.runs(experiment.id) if (finish := _run(luggage, run, ours)) is not None]
-        for model in store.logged_models(experiment.id):
-            _logged_model(luggage, model, ours)
-        for finish in waiting:
-            finish()
-    models = bring_models(luggage)
-    for experiment in found:
-        _finish_experiment(luggage, experiment)
-    luggage.forget_the_gone()
-    return _told(luggage, models)
+    state = ws.state / "tmp"
+    state.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=state, prefix="import-") as scratch:
+        luggage = Luggage(ws, identity(store), store, Path(scratch), watch)
+        found = store.experiments()
+        for experiment in found:
+            _bring_runs(luggage, experiment)
+        models = bring_models(luggage)
+        for experiment in found:
+            _finish_experiment(luggage, experiment)
+        luggage.settle()
+        luggage.forget_the_gone()
+        return _told(luggage, models)
+
+
+def _bring_runs(luggage: Luggage, experiment: theirs.Experiment) -> None:
+    """Bring an experiment, its runs and its logged models.
+
+    Models may be measured by runs, and runs made of models: such runs are marked when both are here.
+    """
+    ours, waiting = _experiment(luggage, experiment), []
+    found = luggage.store.runs(experiment.id)
+    while some := list(islice(found, RUNS_AT_ONCE)):
+        luggage.claim_runs([run.id for run in some])
+        waiting += [finish for run in some if (finish := _run(luggage, run, ours)) is not None]
+    for model in luggage.store.logged_models(experiment.id):
+        _logged_model(luggage, model, ours)
+    for finish in waiting:
+        finish()
 
 
 def _told(luggage: Luggage, models: list[Brought]) -> Arrival:
@@ -193,13 +211,22 @@ def _open_run(luggage: Luggage, run: theirs.Run, known: str, experiment: int) ->
 
 
 def _points(luggage: Luggage, run: theirs.Run, known: str) -> None:
-    """Add what their histories have beyond ours. A piece is numbered by the points before its end: sent twice it counts once."""
+    """Add what their histories have beyond ours, so many points at once."""
+    here = {key: len(runs.metric_history(luggage.ws, known, key)) for key in runs.read_run(luggage.ws, known).metrics}
+    total, size = sum(here.values()), 0
+    some: list[Series] = []
     for key, points in luggage.store.points(run):
-        for start in range(len(runs.metric_history(luggage.ws, known, key)), len(points), CHUNK_POINTS):
-            end = min(start + CHUNK_POINTS, len(points))
+        start = here.get(key, 0)
+        while start < len(points):
+            end = min(start + CHUNK_POINTS - size, len(points))
             values, steps, times = (column[start:end].tobytes() for column in points)
-            piece = Series(key=key, values=values, steps=steps, times=times)
-            luggage.trying(f"run {run.id}", partial(batches.log_series, luggage.ws, known, [piece], writer=f"import:{key}", number=end))
+            some.append(Series(key=key, values=values, steps=steps, times=times))
+            total, size, start = total + end - start, size + end - start, end
+            if size == CHUNK_POINTS:
+                luggage.add_points(known, some, total)
+                some, size = [], 0
+    if some:
+        luggage.add_points(known, some, total)
 
 
 def _log_input(ws: Workspace, run: str, given: theirs.Input) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -13,23 +12,27 @@ from tidemill.govern.workspace import Workspace
 from tidemill.server.mlflow.moving.store import File, Store
 from tidemill.store.trees import TreeEntry
 from tidemill.tracking import batches, files, logged_models, moves, runs
+from tidemill.tracking.batches import Series
 from tidemill.tracking.moves import Move
 
 FILES_AT_ONCE = 64
+MARKS_AT_ONCE = 200
 NOTES_MAX = 50
 HERE = "mlflow-artifacts:/"
 T = TypeVar("T")
 
 
 class Luggage:
-    """The state of one import."""
+    """The state of one import. scratch: a folder for files on their way."""
 
-    def __init__(self, ws: Workspace, origin: str, store: Store, watch: Callable[[str, int], None]) -> None:
+    def __init__(self, ws: Workspace, origin: str, store: Store, scratch: Path, watch: Callable[[str, int], None]) -> None:
         self.ws, self.origin, self.store = ws, origin, store
+        self._scratch = scratch
         self.fresh = 0
         self._watch, self._looked = watch, 0
         self._known = {(move.kind, move.theirs): move for move in moves.read_moves(ws, origin)}
         self._met: set[tuple[str, str]] = set()
+        self._unwritten: list[Move] = []
         self._folders: dict[str, str] = {}
         self._notes: list[str] = []
         self._unreachable: dict[str, int] = {}
@@ -53,22 +56,44 @@ class Luggage:
         return "" if known is None else known.mark
 
     def remember(self, kind: str, theirs: str, ours: str, mark: str = "") -> None:
-        """Write down what something is called here, and what it looks like."""
+        """Keep what something is called here, and what it looks like. Names are written at once, marks some at a time.
+
+        A kill may cost marks: what they stood for is looked at once more, and found to be here.
+        """
         move = Move(kind=kind, theirs=theirs, ours=ours, mark=mark)
         if self._known.get((kind, theirs)) != move:
-            moves.write_move(self.ws, self.origin, move)
+            self._unwritten.append(move)
+            if not mark or len(self._unwritten) >= MARKS_AT_ONCE:
+                self.settle()
         self._met.add((kind, theirs))
         self._known[kind, theirs] = move
 
+    def settle(self) -> None:
+        """Write down what has not been yet."""
+        if self._unwritten:
+            moves.write_moves(self.ws, self.origin, self._unwritten)
+            self._unwritten = []
+
+    def claim_runs(self, theirs: Sequence[str]) -> None:
+        """Say what runs will be called here, all at once: theirs where their ids are free."""
+        new = [Move(kind="run", theirs=run, ours=self._free_run(run)) for run in theirs if self.ours("run", run) is None]
+        self._unwritten += new
+        self.settle()
+        self._known |= {(move.kind, move.theirs): move for move in new}
+
     def run(self, theirs: str) -> str:
-        """Return the id of a run here: theirs if it is free."""
-        return self._claimed("run", theirs, runs.read_run, lambda: str(new_run_id()))
+        """Return the id of a run here."""
+        if self.ours("run", theirs) is None:
+            self.claim_runs([theirs])
+        return self._known["run", theirs].ours
 
     def model(self, theirs: str) -> str:
         """Return the id of a logged model here: theirs if it is free."""
-        return self._claimed(
-            "logged model", theirs, lambda ws, model: logged_models.read_logged_model(ws, model, deleted=True), lambda: f"m-{new_id()}"
-        )
+        known = self.ours("logged model", theirs)
+        if known is None:
+            known = self._free_model(theirs)
+            self.remember("logged model", theirs, known)
+        return known
 
     def known(self, kind: str, theirs: str | None) -> str | None:
         """Return what something that may not have come is called here: else its own id."""
@@ -106,17 +131,12 @@ class Luggage:
         for path in set(there) - {file.path for file in given} if again else ():
             files.delete_files(self.ws, f"{folder}/{path}")
         missing = [file for file in given if again or there.get(file.path) != file.size_bytes]
-        if not missing:
-            return
-        state = self.ws.state / "tmp"
-        state.mkdir(exist_ok=True)
-        with TemporaryDirectory(dir=state, prefix="import-") as scratch:
-            for start in range(0, len(missing), FILES_AT_ONCE):
-                entries = [self._stored(file, Path(scratch)) for file in missing[start : start + FILES_AT_ONCE]]
-                self.trying(folder, partial(files.keep_tree, self.ws, folder, entries))
+        for start in range(0, len(missing), FILES_AT_ONCE):
+            entries = [self._stored(file) for file in missing[start : start + FILES_AT_ONCE]]
+            self.trying(folder, partial(files.keep_tree, self.ws, folder, entries))
 
-    def _stored(self, file: File, scratch: Path) -> TreeEntry:
-        with self.store.fetched(file, scratch) as path:
+    def _stored(self, file: File) -> TreeEntry:
+        with self.store.fetched(file, self._scratch) as path:
             return TreeEntry(path=file.path, digest=self.ws.objects.put_file(path), size_bytes=path.stat().st_size)
 
     # What could not be brought.
@@ -148,6 +168,15 @@ class Luggage:
             for key, value in tags.items():
                 self.trying(f"run {run}", partial(batches.log_batch, self.ws, run, tags={key: value}))
 
+    def add_points(self, run: str, series: Sequence[Series], total: int) -> None:
+        """Add points to a run, which then has so many; if a key is refused, the others come alone."""
+        try:
+            batches.log_series(self.ws, run, series, writer="import", number=total)
+        except Invalid:
+            for item in series:
+                alone = partial(batches.log_series, self.ws, run, [item], writer=f"import:{item.key}", number=total)
+                self.trying(f"run {run}", alone)
+
     def notes(self) -> list[str]:
         """Return what was written down, at most so much that somebody reads it."""
         told = self._notes[:NOTES_MAX]
@@ -161,17 +190,19 @@ class Luggage:
             )
         return told
 
-    def _claimed(self, kind: str, theirs: str, read: Callable[[Workspace, str], object], fresh: Callable[[], str]) -> str:
-        known = self.ours(kind, theirs)
-        if known is not None:
-            return known
+    def _free_run(self, theirs: str) -> str:
         try:
-            read(self.ws, theirs)
-            known = fresh()  # the id is somebody else's
+            runs.read_run(self.ws, theirs)
         except NotFound:
-            known = theirs
-        self.remember(kind, theirs, known)
-        return known
+            return theirs
+        return str(new_run_id())
+
+    def _free_model(self, theirs: str) -> str:
+        try:
+            logged_models.read_logged_model(self.ws, theirs, deleted=True)
+        except NotFound:
+            return theirs
+        return f"m-{new_id()}"
 
 
 def _plain(location: str) -> str:
