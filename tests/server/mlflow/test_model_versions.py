@@ -11,11 +11,16 @@ mlflow = pytest.importorskip("mlflow")
 from mlflow.exceptions import MlflowException  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 
+from tests import world  # noqa: E402
 from tests.server.mlflow.registry import Place, serving  # noqa: E402
 from tidemill.catalog.lineage import walk  # noqa: E402
+from tidemill.core.digest import digest_bytes  # noqa: E402
+from tidemill.core.errors import NotFound  # noqa: E402
 from tidemill.govern.workspace import Workspace, open_workspace  # noqa: E402
 from tidemill.registry.aliases import read_version  # noqa: E402
 from tidemill.registry.bundles import describe_bundle  # noqa: E402
+from tidemill.registry.trash import delete_version  # noqa: E402
+from tidemill.server.mlflow.native import find_native, list_native  # noqa: E402
 from tidemill.store.trees import read_tree  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -73,6 +78,42 @@ def test_a_model_that_was_logged_is_loaded_by_its_alias(client: Any, ws: Workspa
     assert {f"run:{run.info.run_id}", f"logged-model:{logged.model_id}"} <= sources
     told = client.get_logged_model(logged.model_id).tags["mlflow.modelVersions"]
     assert told.startswith('[{"name": "line", "version": 1}'), "the client writes its own entries behind the server's"
+
+
+def test_a_bundle_that_was_registered_here_is_loaded_by_mlflow(client: Any, ws: Workspace, tmp_path: Path) -> None:
+    made = world.model(ws, "late", slope=2.0)
+    assert made.bundle is not None
+    loaded = mlflow.pyfunc.load_model("models:/late/1")
+    score = loaded.predict({"numeric": np.array([[1.0]], np.float32)})["score"].ravel()[0]
+    assert score == pytest.approx(1 / (1 + np.exp(-2.0)))
+    place = client.get_model_version_download_uri("late", "1")
+    folder = Path(mlflow.artifacts.download_artifacts(place, dst_path=str(tmp_path)))
+    own = {entry.path: entry.digest for entry in read_tree(ws.objects, made.bundle).entries}
+    assert {path.name for path in folder.iterdir()} == {*own, "MLmodel"}
+    assert {name: digest_bytes((folder / name).read_bytes()) for name in own} == own
+
+    inside = place.removeprefix("mlflow-artifacts:/")
+    assert [entry.name for entry in list_native(ws, inside)] == sorted({*own, "MLmodel"})
+    for missing in (
+        f"{inside}/no",
+        f"{inside}0/MLmodel",
+        "registered-models/no/1/MLmodel",
+        f"{inside}/../1/MLmodel",
+        "other/1/MLmodel",
+        "registered-models/=zz/1/MLmodel",
+    ):
+        with pytest.raises(NotFound):
+            find_native(ws, missing)
+        assert list_native(ws, missing) == []
+    delete_version(ws, "late", 1)
+    assert list_native(ws, inside) == [], "what is in the trash is not handed out"
+
+
+def test_a_bundle_under_an_odd_name_is_fetched_too(client: Any, ws: Workspace, tmp_path: Path) -> None:
+    client.create_registered_model("50% späte #1?")
+    world.model(ws, "50% späte #1?")
+    place = client.get_model_version_download_uri("50% späte #1?", "1")
+    assert (Path(mlflow.artifacts.download_artifacts(place, dst_path=str(tmp_path))) / "MLmodel").exists()
 
 
 def test_files_of_a_run_are_kept_as_they_were(client: Any, ws: Workspace, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from tidemill.core.values import UNSET, UnsetType, Wire
 from tidemill.govern.workspace import Workspace
-from tidemill.server.mlflow import bodies
+from tidemill.server.mlflow import bodies, native
 from tidemill.server.mlflow.bodies import Enter, Taken
 from tidemill.server.mlflow.endpoint import Endpoint
 from tidemill.server.mlflow.exchange import Exchange, Stream
@@ -15,7 +15,7 @@ from tidemill.server.mlflow.paths import attachment, folder_path, media_type, sa
 from tidemill.server.mlflow.runs import artifact_uri, read_run
 from tidemill.server.mlflow.wire import DONE, Empty, Filled
 from tidemill.tracking import files, logged_models
-from tidemill.tracking.files import FolderEntry, PathRefused, StoredFile
+from tidemill.tracking.files import FileNotKept, FolderEntry, PathRefused, StoredFile
 
 PROXY = "/mlflow-artifacts/artifacts"
 
@@ -101,7 +101,8 @@ async def give(exchange: Exchange, path: str, found: Path | bytes) -> None:
 
 def list_proxy(ws: Workspace, request: List) -> Listed:
     """List a folder, wherever it lies: names, not paths."""
-    return Listed(files=told(files.list_folder(ws, folder_path(request.path)), "") or UNSET)
+    path = folder_path(request.path)
+    return Listed(files=told(files.list_folder(ws, path) or native.list_native(ws, path), "") or UNSET)
 
 
 def list_of_run(ws: Workspace, request: ListOfRun) -> ListedBelow:
@@ -171,7 +172,11 @@ def _query(exchange: Exchange) -> dict[str, str]:
 
 def _find(exchange: Exchange, path: str) -> Path | bytes:
     ws = exchange.enter()
-    found = files.find_file(ws, safe_path(path))
+    try:
+        found = files.find_file(ws, safe_path(path))
+    except FileNotKept:
+        of_version = native.find_native(ws, path)
+        return of_version if isinstance(of_version, bytes) else ws.objects.local_path(of_version[0])
     # A range is served from a file, so that it need not be cut here.
     return ws.objects.local_path(found.digest) if exchange.header(b"range") else read_stored(ws, found)
 

@@ -12,6 +12,7 @@ from tidemill.registry.aliases import read_aliases
 from tidemill.registry.bundles import FilesElsewhere
 from tidemill.registry.versions import ModelVersion, Origin, Status
 from tidemill.server.mlflow.endpoint import Endpoint
+from tidemill.server.mlflow.native import native_uri
 from tidemill.server.mlflow.sources import Meant, SourceRefused, meant_by, version_number
 from tidemill.server.mlflow.stages import TOLD, stage_environments
 from tidemill.server.mlflow.wire import DONE, Empty, Filled, Int64, KeyValue, by_key, millis, pairs
@@ -227,9 +228,9 @@ def search_versions(ws: Workspace, request: Search) -> FoundMany:
 def get_place(ws: Workspace, request: ByVersion) -> Place:
     """Say where the files of a version can be fetched."""
     found = versions.find_version(ws, request.name, version_number(request.version))
-    if not found.location:
+    if not found.location and found.bundle is None:
         raise FilesElsewhere(found.reference, found.source)
-    return Place(artifact_uri=found.location)
+    return Place(artifact_uri=found.location or native_uri(found))
 
 
 def _prompt(source: str) -> Meant:

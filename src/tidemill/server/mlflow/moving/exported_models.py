@@ -5,12 +5,12 @@ from collections.abc import Callable
 from tidemill.core.clock import micros
 from tidemill.core.errors import Invalid
 from tidemill.registry.aliases import list_aliases
-from tidemill.registry.bundles import describe_bundle
-from tidemill.registry.mlmodel import MLMODEL_FILE, mlmodel_of, write_mlmodel
+from tidemill.registry.mlmodel import MLMODEL_FILE
 from tidemill.registry.models import RegisteredModel, list_models
 from tidemill.registry.trash import list_trash
 from tidemill.registry.versions import ModelVersion, list_versions
 from tidemill.server.mlflow.moving.outgoing import HERE, Outgoing, folder_name
+from tidemill.server.mlflow.native import written_mlmodel
 from tidemill.server.mlflow.stages import TOLD
 from tidemill.store.trees import read_tree
 from tidemill.tracking.files import files_below
@@ -72,11 +72,10 @@ def _files(out: Outgoing, version: ModelVersion) -> str:
     tree = read_tree(out.ws.objects, version.bundle)
     for entry in tree.entries:
         out.put(f"{folder}/{entry.path}", entry.digest)
-    described = describe_bundle(out.ws, version.bundle)
-    if described.spec is not None and described.mlmodel is None:
-        try:
-            made = mlmodel_of(described.spec, run_id=version.run, made_at=version.created_at)
-            out.put_bytes(f"{folder}/{MLMODEL_FILE}", write_mlmodel(made))
-        except Invalid as error:
-            out.notes.append(f"model {version.reference} comes without an MLmodel: {error}")
+    try:
+        made = written_mlmodel(out.ws, version)
+        if made is not None:
+            out.put_bytes(f"{folder}/{MLMODEL_FILE}", made)
+    except Invalid as error:
+        out.notes.append(f"model {version.reference} comes without an MLmodel: {error}")
     return out.place(folder)
