@@ -16,7 +16,7 @@ def test_moments_come_back(since_1970_ms: int) -> None:
     assert millis(read_timestamp(timestamp(since_1970_ms, moment))) == since_1970_ms
 
 
-@given(st.integers(-(2**53), 2**53))
+@given(st.integers(-315_576_000_000_999, 315_576_000_000_999))
 def test_durations_come_back(span_ms: int) -> None:
     assert read_duration(duration(span_ms)) == span_ms
 
@@ -33,7 +33,7 @@ def test_moments_are_read(text: str, since_1970_ms: int) -> None:
     assert millis(read_timestamp(text)) == since_1970_ms
 
 
-@pytest.mark.parametrize("text", ["", "1", "s", "1.s", "1.0000000001s", "1e3s", "one second"])
+@pytest.mark.parametrize("text", ["", "1", "s", "1.s", "1.0000000001s", "1e3s", "one second", "315576000001s", "9" * 5000 + "s"])
 def test_other_texts_are_no_durations(text: str) -> None:
     with pytest.raises(Invalid, match=r"was not understood; expected seconds such as 1\.5s"):
         read_duration(text)

@@ -26,6 +26,7 @@ from tidemill.tracking.logged_models import LoggedModel, ModelStatus
 from tidemill.tracking.model_search import Measured, ModelOrder
 
 PAGE = 50
+PAGE_MAX = 1000  # who asks for more gets a token for the rest
 _TOLD: Mapping[ModelStatus, str] = {
     "pending": "LOGGED_MODEL_PENDING",
     "ready": "LOGGED_MODEL_READY",
@@ -263,7 +264,7 @@ def search(ws: Workspace, request: Search) -> FoundMany:
             ModelOrder(name=item.field_name, ascending=item.ascending, dataset=item.dataset_name, digest=item.dataset_digest)
             for item in request.order_by
         ],
-        limit=request.max_results if request.max_results > 0 else PAGE,
+        limit=min(request.max_results, PAGE_MAX) if request.max_results > 0 else PAGE,
         page_token=request.page_token or None,
     )
     return FoundMany(models=tuple(to_wire(item) for item in page.items) or UNSET, next_page_token=page.next or UNSET)

@@ -7,6 +7,7 @@ from tidemill.core.clock import parse_moment
 from tidemill.core.errors import Invalid
 
 _FRACTION = re.compile(r"(\.\d{6})\d+")
+_LONGEST_S = 315_576_000_000  # ten thousand years, as protobuf has it
 _DURATION = re.compile(r"(-?)(\d+)(?:\.(\d{1,9}))?s")
 
 
@@ -32,7 +33,7 @@ def duration(span_ms: int) -> str:
 def read_duration(text: str) -> int:
     """Return the milliseconds that a text means. Raises Invalid."""
     match = _DURATION.fullmatch(text)
-    if match is None:
-        raise Invalid(f"duration {text[:80]!r} was not understood; expected seconds such as 1.5s")
+    if match is None or int(match[2][:20]) > _LONGEST_S:
+        raise Invalid(f"duration {text[:80]!r} was not understood; expected seconds such as 1.5s, at most {_LONGEST_S}")
     span_ms = int(match[2]) * 1000 + int((match[3] or "").ljust(3, "0")[:3])
     return -span_ms if match[1] else span_ms
