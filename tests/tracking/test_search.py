@@ -88,6 +88,7 @@ CONDITIONS = [
     ("run_name LIKE 'run 3' AND tags.team != 'Bob'", lambda run: run.name == "run 3" and run.tags.get("team", "Bob") != "Bob"),
     ("params.depth NOT IN ('0') AND attributes.run_name != 'run 1'", lambda run: run.params["depth"] != "0" and run.name != "run 1"),
     ("metrics.none > 0", lambda run: False),
+    ("metrics.auc != 0.7", lambda run: "auc" in run.metrics and run.metrics["auc"] != 0.7),
     ("metrics.auc > 0.5 AND metrics.auc < 1.5", lambda run: 0.5 < run.metrics.get("auc", math.nan) < 1.5),
     ("metrics.auc > 1 AND metrics.loss > 0 AND metrics.auc < 1", lambda run: False),
 ]

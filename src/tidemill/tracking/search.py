@@ -287,7 +287,11 @@ def _there(item: Comparison) -> ColumnElement[bool]:
 
 
 def _holds(table: Any, item: Comparison, text: str) -> ColumnElement[bool]:
-    return compare_number(table.c.value, item, text) if item.entity == "metric" else compare_text(table.c.value, item, text)
+    if item.entity != "metric":
+        return compare_text(table.c.value, item, text)
+    holds = compare_number(table.c.value, item, text)
+    # A NaN, which is kept as NULL, differs from every number.
+    return or_(table.c.value.is_(None), holds) if item.op == "!=" else holds
 
 
 def _is_moment(column: Any) -> bool:

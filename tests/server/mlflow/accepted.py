@@ -9,8 +9,7 @@ ACCEPTED = (
     Accepted("create run/user", "run.data.tags",
         "a user that the client names is kept as the tag mlflow.user, which it sends itself as a rule"),
     Accepted("create run/timeless", "run.info.start_time", "a run that is begun without a time begins now, not in 1970"),
-    Accepted("*", "*run_info.end_time", "a run that is opened again has no end"),
-    Accepted("runs/get/*", "run.info.end_time", "a run that is opened again has no end"),
+    Accepted("*", "*info.end_time", "a run that is opened again has no end, and one that is ended without a time ends now"),
     # What is refused rather than dropped, guessed or half done.
     Accepted("create run/nothing", "outcome", "MLflow tells of its database's foreign keys; the parameter that is missing is named"),
     Accepted("create run/tags no list", "outcome", "MLflow drops tags that are no list without a word"),

@@ -40,7 +40,7 @@ _FILTERS = (
     "dataset.name = 'flights'", "datasets.name LIKE 'fl%'", "dataset.digest = 'd1'", "dataset.context = 'training'",
     "dataset.name IN ('flights', 'weather')",
     "dataset.nothing = 'x'", "dataset.name = 'flights' AND metrics.auc > 0.3", "dataset.context ILIKE 'TRAIN%'",
-    "dataset.name != 'flights'",
+    "dataset.name != 'flights'", "metrics.nan != 1",
 )  # fmt: skip
 _ORDERS = (
     ["metrics.auc"], ["metrics.auc DESC"], ["metrics.auc ASC", "params.depth DESC"], ["params.depth"], ["params.depth DESC"],

@@ -102,7 +102,7 @@ class Side:
         if isinstance(value, bool) or value is None:
             return value
         if isinstance(value, (int, float)):
-            return "<nan>" if value != value else "<now>" if _EPOCH_MS < value < 1e15 else float(value)
+            return _alike_number(value)
         return self._alike_text(value, field) if isinstance(value, str) else repr(value)
 
     def _alike_text(self, text: str, field: str) -> str:
@@ -157,6 +157,14 @@ def attempt(side: Side, act: Callable[[], Any]) -> Any:
     except MlflowException as error:
         side.note({"raised": error.error_code})
         return None
+
+
+def _alike_number(value: float) -> str | float:
+    if value != value:
+        return "<nan>"
+    if _EPOCH_MS < value < 1e15:
+        return "<now>"
+    return float(value) if value else 0.0  # SQLite keeps no sign of zero
 
 
 def _order(item: Mapping[str, Any]) -> str:

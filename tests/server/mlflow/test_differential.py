@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.server.mlflow import scenes_client, scenes_files, scenes_models, scenes_runs, scenes_search, scenes_traces
+from tests.server.mlflow import scenes_chance, scenes_client, scenes_files, scenes_models, scenes_runs, scenes_search, scenes_traces
 from tests.server.mlflow.accepted import ACCEPTED
 from tests.server.mlflow.differences import Accepted, Difference, compare
 from tests.server.mlflow.sides import Answer, Side
@@ -13,6 +13,7 @@ from tests.server.mlflow.sides import Answer, Side
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 SCENES: tuple[Callable[[Side], None], ...] = (
     *scenes_runs.SCENES, *scenes_search.SCENES, *scenes_models.SCENES, *scenes_files.SCENES, *scenes_traces.SCENES, *scenes_client.SCENES,
+    *scenes_chance.SCENES,
 )  # fmt: skip
 
 
