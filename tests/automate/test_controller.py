@@ -27,6 +27,9 @@ from tidemill.govern.workspace import Workspace, create_project, grant_role
 from tidemill.registry.aliases import promote
 from tidemill.serving.config import load
 from tidemill.serving.journal import predictions_folder, segments
+from tidemill.tracking.experiments import keep_for
+from tidemill.tracking.runs import RunNotFound, read_run, start_run
+from tidemill.tracking.trash import delete_runs
 
 pytestmark = pytest.mark.slow
 
@@ -188,6 +191,27 @@ def test_next_due_is_the_nearest_of_schedules_and_rollouts(ws: Workspace) -> Non
     world.tick(ws, hours=2)
     tick(ws)
     assert read_controller(ws).next_due == world.START + timedelta(hours=4)
+
+
+def test_what_lies_in_the_trash_for_its_time_goes_by_itself(ws: Workspace) -> None:
+    run, kept = (start_run(ws, "delay", name=name).id for name in ("gone", "kept"))
+    keep_for(ws, 1, 7)
+    delete_runs(ws, [run])
+    tick(ws)
+    assert asked(ws) == []
+    for day in range(8):
+        world.tick(ws, days=1)
+        delete_runs(ws, [kept] if day == 5 else [])
+        for _ in range(2):
+            tick(ws)
+        (job,) = [job for job in asked(ws) if job.state == "queued"]
+        assert (job.kind, job.actor) == ("upkeep", ws.actor.id)
+        assert (work_once(ws, worker="w") or job).state == "done"
+    with pytest.raises(RunNotFound, match=run):
+        read_run(ws, run)
+    assert read_run(ws, kept).deleted_at is not None
+    told = [event.body["runs"] for event in list_events(ws, limit=100) if event.kind == "upkeep.done"]
+    assert (len(told), sum(told)) == (8, 1)
 
 
 def test_rollouts_are_judged_when_they_are_due_and_published(ws: Workspace) -> None:

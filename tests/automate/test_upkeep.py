@@ -9,12 +9,14 @@ import pytest
 
 from tests import world
 from tests.automate.projects import project
-from tidemill.automate.upkeep import collect, count_objects, roots
+from tidemill.automate.upkeep import ask_upkeep, collect, count_objects, roots, upkeep_due
 from tidemill.automate.worker import ask_pipeline, run_pipeline_job
 from tidemill.checks.check import CheckResult
+from tidemill.core.clock import parse_moment
 from tidemill.core.ids import Digest
 from tidemill.datasets.versions import add, open_table
 from tidemill.deploy.endpoints import create_endpoint
+from tidemill.govern.audit import list_events
 from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace, create_project
 from tidemill.pipelines.artifacts import put_table
@@ -136,6 +138,43 @@ def test_compacting_gives_the_catalogs_disk_back(ws: Workspace, tmp_path: Path) 
     done = collect(ws, compact=True)
     assert done.catalog_bytes_after < grown.catalog_bytes_before / 2
     assert done.freed_bytes > 1_000_000
+
+
+def test_what_upkeep_freed_is_told_in_the_audit_log(ws: Workspace) -> None:
+    run = run_with_file(ws, b"o" * 7000)
+    delete_runs(ws, [run])
+    done = collect(ws, now=True, grace=AT_ONCE)
+    told = list_events(ws, subject="workspace", limit=1)[0]
+    assert (told.kind, told.actor) == ("upkeep.done", "owner")
+    assert told.body == {"experiments": 0, "runs": 1, "logged_models": 0, "models": 0, "objects": 1, "freed_bytes": done.freed_bytes}
+    assert done.freed_bytes >= 7000
+
+
+@pytest.mark.parametrize(
+    ("since", "now", "due"),
+    [
+        ("2026-05-02T23:59Z", "2026-05-03T00:00Z", "2026-05-03"),
+        ("2026-05-03T00:00Z", "2026-05-03T23:59Z", None),
+        ("2026-04-01T12:00Z", "2026-05-03T12:00Z", "2026-05-03"),  # after a month away: once
+    ],
+)
+def test_daily_upkeep_is_due_at_midnight(since: str, now: str, due: str | None) -> None:
+    found = upkeep_due(timedelta(days=1), since=parse_moment(since), now=parse_moment(now))
+    assert found == (None if due is None else parse_moment(due))
+
+
+def test_upkeep_that_waits_is_not_asked_for_again(any_ws: Workspace) -> None:
+    ws = any_ws
+    since, day = ws.clock.now(), timedelta(days=1)
+    job = ask_upkeep(ws, since=since, now=since + day)
+    assert job is not None
+    assert (job.kind, job.state) == ("upkeep", "queued")
+    assert ask_upkeep(ws, since=since + day, now=since + 2 * day) is None
+
+
+def test_upkeep_by_schedule_can_be_turned_off(tmp_path: Path) -> None:
+    with world.workspace(tmp_path / "home", gc_every_hours=0) as ws:
+        assert ask_upkeep(ws, since=ws.clock.now(), now=ws.clock.now() + timedelta(days=30)) is None
 
 
 def test_only_an_admin_cleans_up(ws: Workspace) -> None:

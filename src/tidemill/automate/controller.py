@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Column, Connection, Table, select
 
 from tidemill.automate import rules
 from tidemill.automate.rules import Due, OnEvent, OnSchedule, RuleFired, RunPipeline, StartRollout
+from tidemill.automate.upkeep import ask_upkeep
 from tidemill.automate.worker import PIPELINE_JOB
 from tidemill.catalog import jobs
 from tidemill.catalog.events import last_seq, read_events
@@ -28,7 +29,7 @@ from tidemill.deploy.evidence import look
 from tidemill.deploy.publish import followed, publish
 from tidemill.deploy.rollouts import Rollout, advance, list_rollouts, start_rollout
 from tidemill.govern.actors import CONTROLLER, PROJECTS, read_actor
-from tidemill.govern.workspace import Workspace, open_workspace
+from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace, open_workspace
 from tidemill.monitor.service import next_window_end, run_due
 from tidemill.serving.config import endpoint_key
 from tidemill.serving.history import compact
@@ -89,6 +90,7 @@ def tick(ws: Workspace, *, stop: StopSignal | None = None) -> None:
         if not ws.clock.simulated or not _wait_for_jobs(ws, cursor, stop):
             break
     _compact_journals(ws)
+    _ask_upkeep(ws, since, now)
     upcoming = next_due(ws, now)
     with ws.catalog.transaction() as tx:
         upsert(tx, CONTROLLERS, [{"project": ws.project, "cursor": cursor, "settled_at": now, "next_due": upcoming}])
@@ -182,6 +184,12 @@ def _compact_journals(ws: Workspace) -> None:
             continue
         if report.segments:
             LOG.info("journal of endpoint %s: %d segments compacted, %d rows", endpoint, report.segments, report.rows)
+
+
+def _ask_upkeep(ws: Workspace, since: datetime | None, now: datetime) -> None:
+    """Have the whole workspace cleaned by a worker, when it is time. Not on a simulated clock: replaying a year would do it 365 times."""
+    if since is not None and ws.project == DEFAULT_PROJECT and not ws.clock.simulated and (job := ask_upkeep(ws, since=since, now=now)):
+        LOG.info("upkeep was asked for as job %s", job.id)
 
 
 def _cursor(ws: Workspace) -> tuple[int, datetime | None]:

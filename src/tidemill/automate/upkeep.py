@@ -5,10 +5,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnClause, Connection, column, delete, func, inspect, select, table
 from sqlalchemy.types import String
 
+from tidemill.catalog import jobs
+from tidemill.catalog.events import EventBody
+from tidemill.catalog.jobs import Job
+from tidemill.core.clock import EPOCH
+from tidemill.core.codec import plain
 from tidemill.core.ids import Digest
 from tidemill.core.values import Value
 from tidemill.deploy.endpoints import list_endpoints
@@ -29,6 +35,7 @@ _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _DIGEST_LETTERS = 64
 _ROWS_AT_ONCE = 5000
 _AT_ONCE = 500
+UPKEEP_JOB = "upkeep"
 
 
 class Counted(Value, frozen=True, kw_only=True):
@@ -39,9 +46,10 @@ class Counted(Value, frozen=True, kw_only=True):
 
 
 class Upkept(Value, frozen=True, kw_only=True):
-    """What upkeep removed. before and after: the object store, counted anew each time. young: unused, within the grace of gc_grace_s.
+    """What upkeep removed. before and after: the object store, counted anew each time, with what others stored meanwhile.
 
-    catalog: bytes of the catalog's file before and after, 0 when it is a server's. parts_bytes: of files that never became whole.
+    removed: objects that nothing referred to; young: unused too, but within the grace of gc_grace_s. catalog: bytes of the catalog's
+    file before and after, 0 when it is a server's. parts_bytes: of files that never became whole.
     """
 
     experiments: tuple[int, ...]
@@ -51,6 +59,8 @@ class Upkept(Value, frozen=True, kw_only=True):
     kept: tuple[str, ...]
     before: Counted
     after: Counted
+    removed: int
+    removed_bytes: int
     young: int
     young_bytes: int
     parts_bytes: int
@@ -60,8 +70,18 @@ class Upkept(Value, frozen=True, kw_only=True):
     @property
     def freed_bytes(self) -> int:
         """What was given back: objects, parts, and what the catalog's file shrank by (its free pages are used again before it grows)."""
-        objects = self.before.size_bytes - self.after.size_bytes
-        return objects + self.parts_bytes + max(0, self.catalog_bytes_before - self.catalog_bytes_after)
+        return self.removed_bytes + self.parts_bytes + max(0, self.catalog_bytes_before - self.catalog_bytes_after)
+
+
+class UpkeepDone(EventBody, frozen=True, kw_only=True, tag="upkeep.done"):
+    """Trash whose time was up was removed for good, and objects that nothing referred to. Counts: each thing has an event of its own."""
+
+    experiments: int
+    runs: int
+    logged_models: int
+    models: int
+    objects: int
+    freed_bytes: int
 
 
 def collect(ws: Workspace, *, now: bool = False, grace: timedelta | None = None, compact: bool = False) -> Upkept:
@@ -92,7 +112,7 @@ def collect(ws: Workspace, *, now: bool = False, grace: timedelta | None = None,
     swept = sweep_objects(ws, older_than=timedelta(seconds=ws.settings.gc_grace_s) if grace is None else grace)
     if compact:
         _compact(ws)
-    return Upkept(
+    done = Upkept(
         experiments=tuple(experiments),
         runs=tuple(runs),
         logged_models=tuple(logged),
@@ -100,12 +120,43 @@ def collect(ws: Workspace, *, now: bool = False, grace: timedelta | None = None,
         kept=tuple(kept),
         before=before,
         after=count_objects(ws.objects),
+        removed=swept.removed,
+        removed_bytes=swept.freed_bytes,
         young=swept.young,
         young_bytes=swept.young_bytes,
         parts_bytes=parts,
         catalog_bytes_before=catalog_before,
         catalog_bytes_after=_catalog_bytes(ws),
     )
+    with ws.catalog.transaction() as tx:
+        ws.record(tx, _told(done), subject="workspace")
+    return done
+
+
+def upkeep_due(every: timedelta, *, since: datetime, now: datetime) -> datetime | None:
+    """Return the latest round moment of a period in (since, now], None when there is none: for a day, the last midnight (UTC)."""
+    latest = now - (now - EPOCH) % every
+    return latest if latest > since else None
+
+
+def ask_upkeep(ws: Workspace, *, since: datetime, now: datetime) -> Job | None:
+    """Ask for upkeep as a job if its time has come between two moments; None when it has not, or it waits or runs already."""
+    ws.require("tracking.admin")
+    every = timedelta(hours=ws.settings.gc_every_hours)
+    due = upkeep_due(every, since=since, now=now) if every else None
+    if due is None:
+        return None
+    with ws.catalog.transaction() as tx:
+        if any(job.kind == UPKEEP_JOB for job in jobs.list_jobs(tx, ws.project, states=("queued", "running"), limit=_AT_ONCE)):
+            return None
+        key = f"{UPKEEP_JOB}:{due.isoformat()}"  # asked for once, also by a controller that was killed behind this
+        return jobs.enqueue(tx, project=ws.project, kind=UPKEEP_JOB, args={}, actor=ws.actor.id, at=now, key=key, priority=-1)
+
+
+def run_upkeep_job(ws: Workspace, job: Job) -> dict[str, Any]:
+    """Do the upkeep that was asked for as a job."""
+    told: dict[str, Any] = plain(_told(collect(ws)))
+    return told
 
 
 def sweep_objects(ws: Workspace, *, older_than: timedelta) -> GcReport:
@@ -141,6 +192,17 @@ def count_objects(store: ObjectStore) -> Counted:
         objects += 1
         size += entry.size_bytes
     return Counted(objects=objects, size_bytes=size)
+
+
+def _told(done: Upkept) -> UpkeepDone:
+    return UpkeepDone(
+        experiments=len(done.experiments),
+        runs=len(done.runs),
+        logged_models=len(done.logged_models),
+        models=len(done.models),
+        objects=done.removed,
+        freed_bytes=done.freed_bytes,
+    )
 
 
 def _before(ws: Workspace, *, now: bool) -> datetime:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tidemill.automate.upkeep import UPKEEP_JOB, run_upkeep_job
 from tidemill.catalog import jobs
 from tidemill.catalog.events import EventBody, append
 from tidemill.catalog.jobs import Job, LeaseLost
@@ -71,7 +72,7 @@ def ask_pipeline(ws: Workspace, pipeline: str, params: dict[str, Any] | None = N
     return job
 
 
-HANDLERS: dict[str, Callable[[Workspace, Job], dict[str, Any]]] = {PIPELINE_JOB: run_pipeline_job}
+HANDLERS: dict[str, Callable[[Workspace, Job], dict[str, Any]]] = {PIPELINE_JOB: run_pipeline_job, UPKEEP_JOB: run_upkeep_job}
 
 
 def work_once(ws: Workspace, *, worker: str) -> Job | None:

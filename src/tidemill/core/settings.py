@@ -47,6 +47,7 @@ class Settings(Value, frozen=True, kw_only=True):
     trusted_runtimes: tuple[str, ...] = ("onnx",)
     lease_s: Positive = 30
     gc_grace_s: Annotated[int, Meta(ge=0)] = 3600
+    gc_every_hours: Annotated[int, Meta(ge=0)] = 24
     trash_keep_days: Annotated[int, Meta(ge=0)] = 30
     drain_s: Positive = 10
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -69,6 +70,7 @@ HELP: Mapping[str, str] = {
     "trusted_runtimes": "model runtimes that this server may load; python runs code of the bundle",
     "lease_s": "seconds without heartbeat after which another worker takes over a job",
     "gc_grace_s": "seconds for which an object that nothing refers to is kept",
+    "gc_every_hours": "hours after which trash whose time is up, and objects that nothing refers to, are removed again; 0 leaves it to you",
     "trash_keep_days": "days for which deleted runs, experiments and models are kept, where an experiment says nothing else",
     "drain_s": "seconds that a stopping server gives to requests under way",
     "log_level": "least severe log line written",
