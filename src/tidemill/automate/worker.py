@@ -28,7 +28,7 @@ from tidemill.pipelines.project import check_declared, load_pipeline
 
 LOG = logging.getLogger("tidemill.worker")
 PIPELINE_JOB = "pipeline"
-IDLE_S = 0.05
+IDLE_S, IDLE_MAX_S = 0.05, 0.4  # between two looks for work: ever longer while there is none
 
 
 class JobAsked(EventBody, frozen=True, kw_only=True, tag="job.asked"):
@@ -128,12 +128,15 @@ def main(argv: list[str] | None = None) -> int:
         follow_supervisor()
     worker = f"{socket.gethostname()}-{os.getpid()}-{options.index}"
     code = _code_state(ws.home)
+    pause_s = IDLE_S
     while not stopping.is_set():
         if _code_state(ws.home) != code:
             LOG.info("the project's code has changed; leaving to be started afresh")
             break
-        if work_once(ws, worker=worker) is None:
-            stopping.wait(IDLE_S)
+        if work_once(ws, worker=worker) is not None:
+            pause_s = IDLE_S
+        elif not stopping.wait(pause_s):
+            pause_s = min(IDLE_MAX_S, pause_s * 1.5)
     ws.close()
     return 0
 

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,8 +13,6 @@ from tidemill.core.codec import encode_text
 from tidemill.core.errors import Unavailable
 from tidemill.core.process import follow_supervisor, on_stop
 from tidemill.core.settings import find_home, load_settings
-from tidemill.deploy.publish import publish
-from tidemill.govern.workspace import init_workspace
 from tidemill.server.supervisor import Supervisor
 
 READY_S = 60.0
@@ -47,9 +46,9 @@ def up(
     if supervised:
         follow_supervisor()
     try:
-        with closing(init_workspace(folder, **arguments)) as ws:
-            publish(ws)  # before any worker serves: a server that was told to ask for keys asks for them from its first moment
-        running = supervisor.start()
+        supervisor.start()
+        _prepare(folder, arguments)
+        running = supervisor.open()
         transports = [HttpTransport(url, attempts=1) for url in (running.url, running.serve_url)]
         ready = wait_until(lambda: supervisor.stopping.is_set() or all(map(_answers, transports)), timeout_s=READY_S, every_s=0.05)
         if not ready:
@@ -62,6 +61,15 @@ def up(
     finally:
         supervisor.close()
     return 0
+
+
+def _prepare(folder: Path, arguments: dict[str, Any]) -> None:
+    """Make or migrate the workspace, and publish it before any worker serves: keys are asked for from the first moment."""
+    from tidemill.deploy.publish import publish  # (half a second, while the control plane loads its own)
+    from tidemill.govern.workspace import init_workspace
+
+    with closing(init_workspace(folder, **arguments)) as ws:
+        publish(ws)
 
 
 def _answers(transport: HttpTransport) -> bool:

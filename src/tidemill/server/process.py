@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True, help="workspace folder")
     parser.add_argument("--fd", type=int, help="an open listening socket")
     parser.add_argument("--supervised", action="store_true", help="end when standard input does")
+    parser.add_argument("--held", action="store_true", help="wait for a byte on standard input before the workspace is opened")
     options = parser.parse_args(argv)
+    if options.held and not os.read(0, 1):
+        return 0  # whoever held it is gone
     try:
         ws = open_workspace(options.home)
     except TidemillError as error:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -64,8 +65,8 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.started_s, self.pause_s, self.restarts = 0.0, 0.0, -1
 
-    def start(self) -> None:
-        """Start the process, or start it again. Raises OSError."""
+    def start(self, *, held: bool = False) -> None:
+        """Start the process, or start it again; held: it waits for `release` before it opens the workspace. Raises OSError."""
         self.started_s = elapsed()
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(
@@ -78,6 +79,15 @@ class Child:
                 start_new_session=True,
             )
         self.restarts += 1
+        if not held:
+            self.release()
+
+    def release(self) -> None:
+        """Let the process go on."""
+        if self.process is not None and self.process.stdin is not None:
+            with suppress(BrokenPipeError):  # it has died already: `run` will see that
+                self.process.stdin.write(b"\n")
+                self.process.stdin.flush()
 
     def dead(self) -> bool:
         return self.process is None or self.process.poll() is not None
@@ -109,16 +119,16 @@ class Supervisor:
         self.environment: dict[str, str] = {}
         self.orphans: list[int] = []
 
-    def start(self) -> Running:
-        """Take the lock and the ports and start the children that callers wait for. Raises AlreadyUp, PortTaken, Invalid, Unavailable."""
+    def start(self) -> None:
+        """Take the lock and the ports; let the control plane load its code meanwhile. Raises AlreadyUp, PortTaken, Invalid, Unavailable."""
         if self.settings.port == self.settings.serve_port != 0:
             raise Invalid(f"--port and --serve-port are both {self.settings.port}; expected two ports (0 picks a free one)")
         try:
-            return self._start()
+            self._start()
         except OSError as error:
             raise Unavailable(f"{self.state} cannot be used: {error.strerror}; make it writable, with free space, and try again") from error
 
-    def _start(self) -> Running:
+    def _start(self) -> None:
         for folder in (self.run_folder, self.state / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
         self._take_lock()
@@ -132,26 +142,22 @@ class Supervisor:
             | {"TIDEMILL_PORT": str(control.getsockname()[1]), "TIDEMILL_SERVE_PORT": str(serve.getsockname()[1])}
         )
         workers = range(self.settings.serve_workers)
-        self._add("control", "tidemill.server.process", "--fd", str(control.fileno()), fd=control)
+        self._add("control", "tidemill.server.process", "--held", "--fd", str(control.fileno()), fd=control)
         for index in workers:
             self._add(f"serve-{index}", "tidemill.serving.worker", "--index", str(index), "--fd", str(serve.fileno()), fd=serve)
         self._add("controller", "tidemill.automate.controller")
         for index in range(self.settings.job_workers):
             self._add(f"worker-{index}", "tidemill.automate.worker", "--index", str(index))
-        for child in self.children:
-            if child.name == "control" or child.name.startswith("serve-"):
-                child.start()
-        return self._write()
+        self.children[0].start(held=True)
+
+    def open(self) -> Running:
+        """Let the control plane open the workspace, which is made by now, and start what answers predictions. Raises Unavailable."""
+        self.children[0].release()
+        return self._start_children("serve-")
 
     def complete(self) -> Running:
-        """Start the children that work in the background, once they no longer keep the others from the processor."""
-        try:
-            for child in self.children:
-                if child.process is None:
-                    child.start()
-            return self._write()
-        except OSError as error:
-            raise Unavailable(f"a process of {self.home} could not be started: {error.strerror}; free some memory or disk") from error
+        """Start the children that work in the background, once they no longer keep the others from the processor. Raises Unavailable."""
+        return self._start_children("")
 
     def run(self) -> None:
         """Keep the children alive until told to stop, then let them finish what they have under way."""
@@ -176,6 +182,15 @@ class Supervisor:
         if self.lock is not None:
             (self.run_folder / RUN_FILE).unlink(missing_ok=True)
             self.lock.close()
+
+    def _start_children(self, prefix: str) -> Running:
+        try:
+            for child in self.children:
+                if child.process is None and child.name.startswith(prefix):
+                    child.start()
+            return self._write()
+        except OSError as error:
+            raise Unavailable(f"a process of {self.home} could not be started: {error.strerror}; free some memory or disk") from error
 
     def _revive(self, child: Child) -> None:
         ended = f"{child.name} ended ({_ending(child.process.returncode if child.process else None)})"
