@@ -14,6 +14,7 @@ from tidemill.client.sync import Merged, merge_runs
 from tidemill.core.errors import Invalid, NotFound, Unavailable
 from tidemill.datasets.versions import add
 from tidemill.govern.workspace import Workspace
+from tidemill.store.trees import checkout
 
 
 def merge(client: Client, runs: Path, *, keep: bool = False) -> list[Merged]:
@@ -121,6 +122,31 @@ def test_what_the_server_refuses_is_told_and_kept_until_it_no_longer_does(client
     (merged,) = merge(client, runs)
     assert merged.refused == ()
     assert list(runs.iterdir()) == []
+
+
+def test_models_of_an_offline_run_are_registered_as_they_were_when_it_is_merged(
+    client: Client, ws: Workspace, runs: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    checkout(ws.objects, world.bundle(ws), folder)
+    with tm.run("delay", offline=True, capture=False) as run:
+        assert run.model(folder, "it's late", tags={"by": "hand"}, reason="on a train") == {
+            "name": "it's late",
+            "version": None,
+            "run": run.id,
+        }
+        (folder / "notes.txt").write_text("the second")
+        run.model(folder, "it's late")
+        with pytest.raises(Invalid, match="says nowhere what model it is"):
+            run.model(tmp_path, "it's late")
+    shutil.copytree(runs, runs.with_name("copy"))
+    (merged,) = merge(client, runs)
+    assert (merged.models, merged.refused) == (2, ())
+    first, second = (client.models.get(f"it's late@{version}") for version in (1, 2))
+    assert (first["run"], first["tags"], second["run"]) == (run.id, {"by": "hand"}, run.id)
+    assert second["size_bytes"] - first["size_bytes"] == len("the second")
+    merge(client, runs.with_name("copy"))
+    assert [version["version"] for version in client.model_versions.search("name = 'it''s late'")["items"]] == [2, 1]
 
 
 def test_a_run_that_is_logged_to_is_left_alone(client: Client, runs: Path) -> None:

@@ -1,5 +1,7 @@
 """Versions: what they came of, files of any kind, numbers that are never used twice."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests import world
@@ -34,6 +36,16 @@ def test_versions_count_up_and_know_where_they_came_from(any_ws: Workspace) -> N
     assert [record.result for record in list_checks(any_ws, first.node)] == [GOOD]
     with any_ws.catalog.reading() as tx:
         assert {edge.source for edge in walk(tx, any_ws.project, first.node)} == {f"run:{run.id}", "dataset:flights@3"}
+
+
+def test_the_same_files_of_the_same_run_are_one_version_for_who_asks_once(any_ws: Workspace) -> None:
+    bundle, run = world.bundle(any_ws), start_run(any_ws, "train", name="fit").id
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda _: register(any_ws, "delay", bundle, run=run, once=True), range(8)))
+    assert {version.version for version in made} == {1}
+    assert register(any_ws, "delay", bundle, run=run).version == 2
+    other = start_run(any_ws, "train", name="again").id
+    assert register(any_ws, "delay", bundle, run=other, once=True).version == 3
 
 
 def test_a_tree_that_does_not_say_what_it_is_is_refused(ws: Workspace) -> None:

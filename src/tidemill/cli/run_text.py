@@ -85,6 +85,7 @@ def experiment_rows(experiments: Sequence[Experiment], counts: dict[int, int], t
 def merged_text(found: Merged) -> str:
     """Return what became of a run that was merged."""
     said = f"{found.run}  {found.name} of {found.experiment}: {found.requests} requests and {found.files} files sent"
+    said += f", {found.models} models registered" if found.models else ""
     said += f", {found.busy} processes log to it still" if found.busy else ""
     said += f", {found.cut_bytes} bytes torn by a crash" if found.cut_bytes else ""
     return "\n".join([said, *(f"  refused: {reason}" for reason in found.refused)])

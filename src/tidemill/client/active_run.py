@@ -18,13 +18,16 @@ from tidemill.client.lifetime import CURRENT, outcome, unwatch, watch
 from tidemill.client.place import Place
 from tidemill.client.recorder import Recorder, RunOver
 from tidemill.client.sync import merge_run
+from tidemill.client.uploads import register
 from tidemill.core.clock import from_micros, wall_micros
 from tidemill.core.errors import Invalid, NotFound, NotPermitted, Unavailable
 from tidemill.core.ids import PARAM_MAX, TAG_MAX, check_key, check_text, new_id
 from tidemill.core.settings import announce_run, caller_environment
+from tidemill.core.signature import SPEC_FILE
 
 FLUSH_TIMEOUT_S = 60.0
 LONGEST = {"param": PARAM_MAX, "tag": TAG_MAX}
+DESCRIBES_MODEL = (SPEC_FILE, "MLmodel")
 
 
 class ActiveRun:
@@ -124,7 +127,7 @@ class ActiveRun:
         root = Path(source)
         if not root.is_dir():
             raise NotFound(f"there is no folder {root} to log; a file is logged with run.file(...)")
-        paths = sorted(path for path in root.rglob("*") if path.is_file())
+        paths = files_below(root)
         for path in paths:
             self._to().files.put(path, "/".join(part for part in (name.strip("/"), path.relative_to(root).as_posix()) if part))
         return len(paths)
@@ -173,17 +176,20 @@ class ActiveRun:
         """Keep a folder of model files and register it as a version of a model; return the version.
 
         The folder says what it is: model.json beside an ONNX file (a bundle), or MLmodel. Waits until all has arrived, for a version is
-        of files that are there. Raises Invalid, Unavailable when the run is offline, NotArrived.
+        of files that are there; offline it is registered when the run is merged, and has no number (None) till then.
+        Raises Invalid, NotFound, NotArrived.
         """
         recorder, path = self._to(), f"models/{name}"
-        if recorder.caller is None:
-            raise Unavailable(
-                f"run {self.id} is offline, and models are registered by a server; keep the files with run.folder(...) for now"
-            )
+        if Path(folder).is_dir() and not any((Path(folder) / file).is_file() for file in DESCRIBES_MODEL):
+            raise Invalid(f"folder {folder} says nowhere what model it is; expected {' or '.join(DESCRIBES_MODEL)} in it")
+        files = [file.relative_to(folder).as_posix() for file in files_below(Path(folder))]
+        body = {"path": path, "files": files, "tags": texts("tag", tags or {}), "description": description, "reason": reason}
         self.folder(folder, path)
+        if recorder.caller is None:
+            recorder.files.register(name, body)
+            return {"name": name, "version": None, "run": self.id}
         self.flush()
-        body = {"path": path, "tags": texts("tag", tags or {}), "description": description, "reason": reason}
-        return recorder.caller.post(f"/runs/{self.id}/models/{segment(name)}", body, once=new_id())
+        return register(recorder.caller, recorder.place, name, body)
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Wait until the server has all that was logged so far (offline: until the disk has). Raises NotArrived when time is up."""
@@ -235,6 +241,11 @@ class ActiveRun:
         cells = "".join(f"<tr><td>{escape(key)}</td><td>{value:.6g}</td></tr>" for key, value in sorted(self.metrics.items()))
         table = f"<table><tr><th>metric</th><th>latest</th></tr>{cells}</table>" if cells else ""
         return f"<div><b>{name}</b> of {escape(self.experiment)}: {escape(self.status)} <code>{self.id}</code>{table}</div>"
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files of a folder and those below it, by name."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def texts(what: str, values: Mapping[str, Any], *, within: str = "") -> dict[str, str]:

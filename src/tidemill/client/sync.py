@@ -8,8 +8,7 @@ from tidemill.client.call import Caller, segment
 from tidemill.client.delivery import deliver, read_record
 from tidemill.client.folders import RunNote, hold, read_run, read_writer, remove_run, remove_writer, run_folders, writer_folders
 from tidemill.client.spool import LaneReader, LaneWriter, empty
-from tidemill.client.uploads import Waiting, deliver_file
-from tidemill.core.codec import unpack
+from tidemill.client.uploads import Registration, deliver_file, read_errand, register
 from tidemill.core.errors import NotPermitted, TidemillError, Unavailable
 from tidemill.core.values import Value
 
@@ -24,6 +23,7 @@ class Merged(Value, frozen=True, kw_only=True):
     name: str
     requests: int
     files: int
+    models: int
     busy: int
     refused: tuple[str, ...]
     cut_bytes: int
@@ -68,6 +68,7 @@ def merge_run(folder: Path, note: RunNote, caller: Caller, *, keep: bool = False
         name=note.name,
         requests=sum(part.requests for part in parts),
         files=sum(part.files for part in parts),
+        models=sum(part.models for part in parts),
         busy=busy,
         refused=tuple(str(error) for part in parts for error in part.refused),
         cut_bytes=sum(part.cut_bytes for part in parts),
@@ -79,7 +80,7 @@ class _Part:
 
     def __init__(self, folder: Path, place: str, caller: Caller, *, keep: bool) -> None:
         self.folder, self.place, self.caller, self.keep = folder, place, caller, keep
-        self.requests = self.files = self.cut_bytes = 0
+        self.requests = self.files = self.models = self.cut_bytes = 0
         self.refused: list[TidemillError] = []
         self.ended = self._filed = False
 
@@ -137,10 +138,16 @@ class _Part:
     def _send_files(self) -> None:
         if not self._filed:
             self._filed = True
-            self.files = self._lane(self.folder / "files", self._file)
+            self._lane(self.folder / "files", self._file)
 
     def _file(self, record: bytes) -> None:
-        deliver_file(self.caller, self.place, unpack(record, Waiting), self.folder / "objects")
+        errand = read_errand(record)
+        if isinstance(errand, Registration):
+            register(self.caller, self.place, errand.name, errand.body)
+            self.models += 1
+        else:
+            deliver_file(self.caller, self.place, errand, self.folder / "objects")
+            self.files += 1
 
     def _refuse(self, lane: Path, record: bytes, error: TidemillError) -> None:
         self.refused.append(error)

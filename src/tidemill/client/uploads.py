@@ -2,14 +2,14 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
-from tidemill.client.call import Caller, Doc, subpath
+from tidemill.client.call import Caller, Doc, segment, subpath
 from tidemill.client.courier import Courier
 from tidemill.client.folders import WriterFolder
 from tidemill.core.codec import pack, unpack
@@ -35,7 +35,7 @@ class FileChanged(Invalid):
         super().__init__(f"file {path} changed while it was sent; log it when nobody writes to it any more")
 
 
-class Waiting(Value, frozen=True, kw_only=True):
+class Waiting(Value, frozen=True, kw_only=True, tag="file", tag_field="kind"):
     """A file that is to go to a run. digest: the name of its copy in the run's folder; source: where it lies when it was not copied."""
 
     id: str
@@ -43,6 +43,13 @@ class Waiting(Value, frozen=True, kw_only=True):
     size_bytes: int
     digest: Digest | None = None
     source: str | None = None
+
+
+class Registration(Value, frozen=True, kw_only=True, tag="model", tag_field="kind"):
+    """A model that files of a run are to be registered as, behind them in their lane. body: as the API takes it."""
+
+    name: str
+    body: dict[str, Any]
 
 
 class FileLane:
@@ -63,6 +70,10 @@ class FileLane:
         else:
             waiting = self._copied(path, len(source), lambda: keep_bytes(self._folder.objects, source))
         self.courier.put(pack(waiting))
+
+    def register(self, name: str, body: dict[str, Any]) -> None:
+        """Have a model registered once the files that were put before have arrived."""
+        self.courier.put(pack(Registration(name=name, body=body)))
 
     def close(self) -> None:
         """Let go of files that were not sent."""
@@ -104,8 +115,11 @@ class FileLane:
                     return Waiting(id=new_id(), path=path, size_bytes=size, digest=digest)
 
     def _deliver(self, record: bytes) -> None:
-        waiting = unpack(record, Waiting)
+        waiting = read_errand(record)
         if self._caller is None:
+            return
+        if isinstance(waiting, Registration):
+            register(self._caller, self._place, waiting.name, waiting.body)
             return
         with self._lock:
             file = self._open.get(waiting.id)
@@ -125,6 +139,17 @@ class FileLane:
                     (self._folder.objects / waiting.digest).unlink(missing_ok=True)
         if file is not None:
             file.close()
+
+
+def read_errand(record: bytes) -> Waiting | Registration:
+    """Return what the lane of files kept. Raises Invalid."""
+    return unpack(record, Waiting | Registration)  # type: ignore[arg-type]  # a tagged union is no class
+
+
+def register(caller: Caller, place: str, name: str, body: Mapping[str, Any]) -> Doc:
+    """Make files of the run at place a version of a model; the same files again are the same version."""
+    made: Doc = caller.post(f"{place}/models/{segment(name)}", body, once=new_id())
+    return made
 
 
 def deliver_file(caller: Caller, place: str, waiting: Waiting, objects: Path) -> None:

@@ -153,6 +153,7 @@ def register(
     bundle: Digest,
     *,
     run: RunId | None = None,
+    once: bool = False,
     checks: Sequence[CheckResult] = (),
     metrics: dict[str, float] | None = None,
     tags: dict[str, str] | None = None,
@@ -164,8 +165,9 @@ def register(
     """Make a version of a stored tree that says what it is: a Tidemill bundle (model.json) or an MLflow model (MLmodel).
 
     The model is made with it when it is new, and description is the model's then. sources are lineage nodes that the version came
-    of, besides the run. A version whose checks failed is kept, with its evidence, but cannot be promoted without an approver's
-    override. Raises Invalid when the tree does not say what it is, or a metric is no finite number.
+    of, besides the run. once: a version of the same tree and run that is there already is the answer, as to a request that was sent
+    again. A version whose checks failed is kept, with its evidence, but cannot be promoted without an approver's override.
+    Raises Invalid when the tree does not say what it is, or a metric is no finite number.
     """
     ws.require("registry.write", name)
     check_model_name(name)
@@ -182,6 +184,8 @@ def register(
     kept = keep_results(ws, f"model:{name}", checks)
     with ws.catalog.transaction() as tx:
         model = write_model(ws, tx, name, description=description) or fetch_model(tx, ws.project, name)
+        if once and (same := _same(tx, ws.project, model, bundle, run)) is not None:
+            return same
         origin = Origin(run=run, sources=(*sources, *nodes))
         return _write_version(
             ws, tx, model, origin, tree=(bundle, tree), checks=kept, metrics=metrics or {}, tags=tags or {}, reason=reason, cause=cause
@@ -260,6 +264,14 @@ def _write_version(
     if checks:
         write_judgement(ws, tx, made.node, checks, reason="registration")
     return made
+
+
+def _same(tx: Connection, project: str, model: RegisteredModel, bundle: Digest, run: RunId | None) -> ModelVersion | None:
+    """Return the version of a model that is of a tree and a run, if there is one. Whoever writes another meanwhile waits."""
+    claim_model(tx, project, model.key)
+    mine = (MODEL_VERSIONS.c.model == model.key) & (MODEL_VERSIONS.c.bundle == bundle) & (MODEL_VERSIONS.c.run == run)
+    found = versions_of(tx, project, tx.execute(living_versions(project).where(mine).order_by(MODEL_VERSIONS.c.version).limit(1)).all())
+    return found[0] if found else None
 
 
 def write_version_tags(tx: Connection, project: str, version: ModelVersion, tags: Mapping[str, str]) -> None:

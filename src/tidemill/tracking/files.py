@@ -5,7 +5,7 @@ A path is the whole one, as MLflow's artifact proxy names it:
 `{experiment}/traces/{trace}/artifacts/…` of traces.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -203,9 +203,13 @@ def delete_files(ws: Workspace, path: str) -> int:
         return count
 
 
-def tree_of(ws: Workspace, path: str) -> Digest:
-    """Return the files of a folder as one stored tree, their paths relative to it. Raises FileNotKept when there are none."""
-    found = files_below(ws, path)
+def tree_of(ws: Workspace, path: str, *, only: Collection[str] | None = None) -> Digest:
+    """Return the files of a folder as one stored tree, their paths relative to it. Raises FileNotKept when there are none.
+
+    only: the paths, relative to the folder, that shall be in the tree.
+    """
+    wanted = None if only is None else frozenset(only)
+    found = [file for file in files_below(ws, path) if wanted is None or file.path[len(path) + 1 :] in wanted]
     if not found:
         raise FileNotKept(path)
     entries = [

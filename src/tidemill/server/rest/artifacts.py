@@ -6,7 +6,7 @@ from typing import Annotated
 from tidemill.core.ids import Digest, RunId
 from tidemill.core.values import Meta, Value, field
 from tidemill.govern.workspace import Workspace
-from tidemill.registry import search, versions
+from tidemill.registry import versions
 from tidemill.registry.versions import ModelVersion
 from tidemill.server.rest.route import Route
 from tidemill.tracking import files, uploads
@@ -24,9 +24,10 @@ class WholeFile(Value, frozen=True, kw_only=True):
 
 
 class RegisterFiles(Value, frozen=True, kw_only=True):
-    """Which files of a run a version shall hold."""
+    """Which files of a run a version shall hold: those below a path, or of them the ones that are named."""
 
     path: str
+    files: tuple[str, ...] | None = None
     tags: dict[str, str] = field(default_factory=dict)
     description: str = ""
     reason: str = ""
@@ -54,10 +55,8 @@ def put_whole(ws: Workspace, run: RunId, *, body: WholeFile) -> Receipt:
 
 def register_model(ws: Workspace, run: RunId, name: str, *, body: RegisterFiles) -> ModelVersion:
     """Make the files below a path of a run a version of a model; the same files of the same run again are the same version."""
-    bundle = files.tree_of(ws, uploads.artifact_path(ws, run, body.path))
-    known = search.search_versions(ws, filter=f"name = '{name}' AND run_id = '{run}'").items
-    same = next((version for version in known if version.bundle == bundle), None)
-    return same or versions.register(ws, name, bundle, run=run, tags=body.tags, description=body.description, reason=body.reason)
+    bundle = files.tree_of(ws, uploads.artifact_path(ws, run, body.path), only=body.files)
+    return versions.register(ws, name, bundle, run=run, once=True, tags=body.tags, description=body.description, reason=body.reason)
 
 
 ROUTES = (
