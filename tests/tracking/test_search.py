@@ -218,3 +218,15 @@ def test_experiments_of_another_project_are_not_seen(any_ws: Workspace) -> None:
     theirs = create_experiment(any_ws.acting(any_ws.actor, "apart"), "delay")
     assert theirs.id != mine.id
     assert [item.id for item in search_experiments(any_ws).items] == [mine.id]
+
+
+def test_runs_of_some_kinds_are_turned_page_by_page(any_ws: Workspace) -> None:
+    kinds = ("run", "step", "pipeline", "step", "trial", "run")
+    runs = [start_run(any_ws, "a", name=kind, kind=kind) for kind in kinds]
+    experiment = runs[0].experiment_id
+    first = search_runs(any_ws, [experiment], kinds=("run", "pipeline"), limit=2, details="none")
+    rest = search_runs(any_ws, [experiment], kinds=("run", "pipeline"), limit=2, page_token=first.next, details="none")
+    assert {run.id for run in (*first.items, *rest.items)} == {runs[place].id for place in (0, 2, 5)}
+    assert rest.next is None
+    with pytest.raises(TokenRefused, match="not one that this search gave"):
+        search_runs(any_ws, [experiment], limit=2, page_token=first.next)

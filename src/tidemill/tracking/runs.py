@@ -34,6 +34,7 @@ from tidemill.tracking.points import Points
 
 RunKind = Literal["run", "pipeline", "step", "trial", "batch", "window"]
 RunStatus = Literal["scheduled", "running", "finished", "failed", "killed"]
+Details = Literal["all", "metrics", "tags", "none"]  # which of what a run has under keys is read with it
 OPEN: tuple[RunStatus, ...] = ("scheduled", "running")
 
 RUNS = Table(
@@ -268,7 +269,7 @@ def update_run(
     ws.require("tracking.write", run)
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run)
-        before = _read_many(tx, ws.project, [run], details="none")[0]
+        before = read_many(tx, ws.project, [run], details="none")[0]
         if name is not None and name != before.name:
             tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(name=name))
         if status is not None:
@@ -276,7 +277,7 @@ def update_run(
             _write_status(ws, tx, found.no, before, status=status, ended_at=ended)
         elif ended_at is not None:
             tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(ended_at=ended_at))
-        return _read_many(tx, ws.project, [run], details="tags")[0]
+        return read_many(tx, ws.project, [run], details="tags")[0]
 
 
 def delete_run(ws: Workspace, run: str) -> None:
@@ -296,11 +297,19 @@ def read_run(ws: Workspace, run: str) -> Run:
         return _read(tx, ws.project, run)
 
 
-def read_runs(ws: Workspace, ids: Sequence[str]) -> list[Run]:
+def read_runs(ws: Workspace, ids: Sequence[str], *, details: Details = "all") -> list[Run]:
     """Return runs in the order of ids, those that are there, deleted or not, without their artifacts."""
     ws.require("tracking.read")
     with ws.catalog.reading() as tx:
-        return _read_many(tx, ws.project, ids)
+        return read_many(tx, ws.project, ids, details=details)
+
+
+def read_head(ws: Workspace, run: str) -> Run:
+    """Return what a run has of its own, without params, tags, metrics and artifacts, of which it may have many. Raises RunNotFound."""
+    found = read_runs(ws, [run], details="none")
+    if not found:
+        raise RunNotFound(run)
+    return found[0]
 
 
 def metric_history(ws: Workspace, run: str, key: str) -> Points:
@@ -318,6 +327,7 @@ def list_runs(
     parent: str | None = None,
     view: View = "active",
     limit: int = 100,
+    details: Details = "all",
     metrics: int | None = None,
 ) -> list[Run]:
     """Return runs, newest first. metrics: at most so many of each run, for a list that shows no more (a run may have thousands)."""
@@ -333,7 +343,7 @@ def list_runs(
     if parent is not None:
         query = query.where(RUNS.c.parent == parent)
     with ws.catalog.reading() as tx:
-        return _read_many(tx, ws.project, list(tx.execute(query).scalars()), metrics=metrics)
+        return read_many(tx, ws.project, list(tx.execute(query).scalars()), details=details, metrics=metrics)
 
 
 def find_run(tx: Connection, project: str, run: str, *, deleted: bool = False) -> _Found:
@@ -346,16 +356,38 @@ def find_run(tx: Connection, project: str, run: str, *, deleted: bool = False) -
     return _Found(no=row[0], experiment_id=row[1])
 
 
-def read_many(tx: Connection, project: str, ids: Sequence[str]) -> list[Run]:
-    """Return runs in the order of ids, those that are there, in the caller's transaction."""
-    return _read_many(tx, project, ids)
+def read_many(tx: Connection, project: str, ids: Sequence[str], *, details: Details = "all", metrics: int | None = None) -> list[Run]:
+    """Return runs in the order of ids, those that are there, in the caller's transaction. metrics: at most so many of each."""
+    if len(ids) == 1:
+        rows = _READ_ONE.run(tx, {"project": project, "id": ids[0]}).fetchall()
+    else:
+        rows = [tuple(row) for row in tx.execute(_READ.where(RUNS.c.project == project, RUNS.c.id.in_(ids)))] if ids else []
+    numbers = [row[0] for row in rows]
+    tags = facts.read_texts(tx, facts.TAGS, numbers if details in ("all", "tags") else [])
+    params = facts.read_texts(tx, facts.PARAMS, numbers if details == "all" else [])
+    latest = facts.read_latest(tx, numbers if details in ("all", "metrics") else [], at_most=metrics)
+    runs = {}
+    for no, *own, experiment, location in rows:
+        seen = latest.get(no, ())
+        given: dict[str, Any] = dict(zip(_OWN, own, strict=True))
+        given.update({name: None if given[name] is None else from_micros(given[name]) for name in _MOMENTS})
+        runs[given["id"]] = Run(
+            **given,
+            experiment=experiment,
+            location=location,
+            params=params.get(no, {}),
+            tags=tags.get(no, {}),
+            metrics={key: value for key, value, _, _ in seen},
+            last={key: Seen(step=step, at_ms=at // 1000) for key, _, step, at in seen},
+        )
+    return [runs[i] for i in ids if i in runs]
 
 
 def _move(ws: Workspace, run: str, to: Literal["trash", "use"]) -> None:
     ws.require("tracking.write", run)
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run, deleted=True)
-        before = _read_many(tx, ws.project, [run], details="none")[0]
+        before = read_many(tx, ws.project, [run], details="none")[0]
         if (before.deleted_at is not None) != (to == "trash"):
             tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(deleted_at=ws.clock.now() if to == "trash" else None))
             ws.record(tx, RunMoved(run=before.id, name=before.name, to=to), subject=f"run:{run}")
@@ -385,38 +417,10 @@ def _write_status(
 
 
 def _read(tx: Connection, project: str, run: str) -> Run:
-    found = _read_many(tx, project, [run])
+    found = read_many(tx, project, [run])
     if not found:
         raise RunNotFound(run)
     return replace(found[0], artifacts=_artifacts(tx, project, found[0]))
-
-
-def _read_many(
-    tx: Connection, project: str, ids: Sequence[str], *, details: Literal["all", "tags", "none"] = "all", metrics: int | None = None
-) -> list[Run]:
-    if len(ids) == 1:
-        rows = _READ_ONE.run(tx, {"project": project, "id": ids[0]}).fetchall()
-    else:
-        rows = [tuple(row) for row in tx.execute(_READ.where(RUNS.c.project == project, RUNS.c.id.in_(ids)))] if ids else []
-    numbers = [row[0] for row in rows]
-    tags = facts.read_texts(tx, facts.TAGS, numbers if details != "none" else [])
-    params = facts.read_texts(tx, facts.PARAMS, numbers if details == "all" else [])
-    latest = facts.read_latest(tx, numbers if details == "all" else [], at_most=metrics)
-    runs = {}
-    for no, *own, experiment, location in rows:
-        seen = latest.get(no, ())
-        given: dict[str, Any] = dict(zip(_OWN, own, strict=True))
-        given.update({name: None if given[name] is None else from_micros(given[name]) for name in _MOMENTS})
-        runs[given["id"]] = Run(
-            **given,
-            experiment=experiment,
-            location=location,
-            params=params.get(no, {}),
-            tags=tags.get(no, {}),
-            metrics={key: value for key, value, _, _ in seen},
-            last={key: Seen(step=step, at_ms=at // 1000) for key, _, step, at in seen},
-        )
-    return [runs[i] for i in ids if i in runs]
 
 
 def _artifacts(tx: Connection, project: str, run: Run) -> tuple[RunArtifact, ...]:

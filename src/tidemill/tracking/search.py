@@ -19,7 +19,7 @@ from tidemill.govern.workspace import Workspace
 from tidemill.tracking.experiments import View
 from tidemill.tracking.facts import METRICS, PARAMS, TAGS, long, short
 from tidemill.tracking.inputs import INPUT_DATASETS, RUN_DATASETS
-from tidemill.tracking.runs import RUNS, Run, read_many
+from tidemill.tracking.runs import RUNS, Details, Run, RunKind, read_many
 
 FEW = 4000  # matches of one condition up to which it is cheaper to sort them than to walk an index in order
 WALK = 5000  # steps of a walk after which it is cheaper to gather all matches and sort them
@@ -66,6 +66,7 @@ class _Asked(NamedTuple):
     conditions: tuple[Comparison, ...]
     orders: tuple[Order, ...]
     view: View
+    kinds: tuple[RunKind, ...] = ()
 
 
 def search_runs(
@@ -74,18 +75,24 @@ def search_runs(
     *,
     filter: str = "",  # noqa: A002 (the word that every client of MLflow knows)
     order_by: Sequence[str] = (),
+    kinds: Sequence[RunKind] = (),
     view: View = "active",
     limit: int = 100,
     page_token: str | None = None,
+    details: Details = "all",
+    metrics: int | None = None,
 ) -> Page[Run]:
-    """Return the runs of experiments that a filter picks, in an order. Raises FilterRefused, TokenRefused."""
+    """Return the runs of experiments that a filter picks, in an order. kinds: of these alone; metrics: at most so many of each run.
+
+    Raises FilterRefused, TokenRefused.
+    """
     ws.require("tracking.read")
-    scope = question("runs", ws.project, sorted(experiments), filter, list(order_by), view)
-    asked = _Asked(ws.project, tuple(experiments), filter, _conditions(filter), _orders(order_by), view)
+    scope = question("runs", ws.project, sorted(experiments), filter, list(order_by), view, list(kinds))
+    asked = _Asked(ws.project, tuple(experiments), filter, _conditions(filter), _orders(order_by), view, tuple(kinds))
     position = read_token(page_token, scope) if page_token else None
     with ws.catalog.reading() as tx:
         found = _find(tx, asked, limit + 1, position)
-        runs = read_many(tx, ws.project, [row[0] for row in found[:limit]])
+        runs = read_many(tx, ws.project, [row[0] for row in found[:limit]], details=details, metrics=metrics)
     return Page(items=tuple(runs), next=token_after(scope, *found[limit - 1][1]) if len(found) > limit else None)
 
 
@@ -219,6 +226,8 @@ def _scope(asked: _Asked) -> list[ColumnElement[bool]]:
     where = [RUNS.c.project == asked.project, RUNS.c.experiment_id.in_(asked.experiments)]
     if asked.view != "all":
         where.append(RUNS.c.deleted_at.is_(None) if asked.view == "active" else RUNS.c.deleted_at.is_not(None))
+    if asked.kinds:
+        where.append(RUNS.c.kind.in_(asked.kinds))
     return where
 
 
