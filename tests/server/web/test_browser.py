@@ -1,34 +1,16 @@
 """The dashboard in a real Chromium: light and dark, wide and narrow, nothing in the console, nothing beyond the edge."""
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from threading import Thread
 
 import pytest
-import uvicorn
 
 from tests import world
 from tests.server.lived import live
+from tests.server.web import chromium
 from tidemill.core.clock import wait_until
-from tidemill.server.app import create_app
 from tidemill.tracking.runs import list_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None) or next(
-    (str(path) for path in [Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")] if path.exists()), None
-)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PAGES = {
     "": "What happened last",
     "/models": "champion",
@@ -36,39 +18,32 @@ PAGES = {
     "/endpoints/delay?span=month": "Answers by variant",
     "/runs": "train",
     "/runs/RUN": "tune",
+    "/runs/RUN/metric?key=auc": "Points logged",
+    "/compare?run=RUN,OTHER": "2 runs compared",
     "/audit": "unbroken chain",
 }
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """A lived-in workspace, served on a socket from a thread: its address, and the id of a pipeline's run."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
+    """A lived-in workspace, served on a socket from a thread: its address, and the ids of two runs of a pipeline."""
     with world.workspace(tmp_path_factory.mktemp("site") / "home") as ws:
         live(ws, weeks=5, rows_an_hour=3)
-        run = list_runs(ws, kinds=("pipeline",))[0].id
-        server = uvicorn.Server(uvicorn.Config(create_app(ws), port=0, log_config=None, lifespan="off", ws="none"))
-        thread = Thread(target=server.run, daemon=True)
-        thread.start()
-        assert wait_until(lambda: server.started, timeout_s=20)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", run
-        server.should_exit = True
-        thread.join()
+        run, other = (run.id for run in list_runs(ws, kinds=("pipeline",))[:2])
+        with chromium.served(ws) as url:
+            yield url, run, other
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium or Chrome is installed")
-    with sync_api.sync_playwright() as play:
-        started = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium.browser() as started:
         yield started
-        started.close()
 
 
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_is_clean(browser, site: tuple[str, str], scheme: str, width: int) -> None:
-    url, run = site
+def test_every_page_is_clean(browser, site: tuple[str, str, str], scheme: str, width: int) -> None:
+    url, run, other = site
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
     said: list[str] = []
@@ -76,7 +51,7 @@ def test_every_page_is_clean(browser, site: tuple[str, str], scheme: str, width:
     page.on("pageerror", lambda error: said.append(f"{page.url}: {error}"))
     page.on("requestfailed", lambda request: said.append(f"{request.url}: {request.failure}"))
     for path, words in PAGES.items():
-        answer = page.goto(f"{url}/projects/default{path.replace('RUN', run)}")
+        answer = page.goto(f"{url}/projects/default{path.replace('RUN', run).replace('OTHER', other)}")
         assert answer.status == 200
         assert page.get_by_text(words).first.is_visible(), (path, words)
         beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -85,7 +60,7 @@ def test_every_page_is_clean(browser, site: tuple[str, str], scheme: str, width:
     context.close()
 
 
-def test_charts_are_drawn_in_the_colours_of_the_scheme(browser, site: tuple[str, str]) -> None:
+def test_charts_are_drawn_in_the_colours_of_the_scheme(browser, site: tuple[str, str, str]) -> None:
     context = browser.new_context(color_scheme="light")
     page = context.new_page()
     page.goto(f"{site[0]}/projects/default/endpoints/delay?span=month")
@@ -99,7 +74,7 @@ def test_charts_are_drawn_in_the_colours_of_the_scheme(browser, site: tuple[str,
     context.close()
 
 
-def test_everything_can_be_reached_by_keyboard(browser, site: tuple[str, str]) -> None:
+def test_everything_can_be_reached_by_keyboard(browser, site: tuple[str, str, str]) -> None:
     context = browser.new_context()
     page = context.new_page()
     page.goto(f"{site[0]}/projects/default")

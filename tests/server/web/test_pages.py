@@ -1,5 +1,6 @@
 """Every page gets exactly what its context declares, says what it should, and holds nothing inline."""
 
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tidemill.server.inprocess import InProcessTransport
 from tidemill.server.web import charts
 from tidemill.server.web.page import FOLDER, Page, environment
 from tidemill.server.web.routes import PAGES
+from tidemill.tracking.batches import log_metrics
 from tidemill.tracking.runs import start_run
 
 KINDS = [pytest.param(page, id=page.template.removesuffix(".html")) for page in PAGES]
@@ -44,7 +46,8 @@ def test_a_template_reads_what_its_context_declares_and_nothing_else(page: Page)
 @pytest.mark.parametrize("page", KINDS)
 def test_an_empty_workspace_has_every_page(page: Page, transport: InProcessTransport) -> None:
     answer = transport.request("GET", "/projects/default" + page.path.replace("{", "").replace("}", ""))
-    assert answer.status in ((404,) if "{" in page.path else (200,))
+    # a comparison of nothing is refused, and what is asked for by name is not there
+    assert answer.status == (400 if page.path == "/compare" else 404 if "{" in page.path else 200)
     assert answer.headers["content-type"].startswith("text/html")
     assert "Content-Security-Policy".lower() in answer.headers
 
@@ -123,11 +126,45 @@ def test_what_users_wrote_is_shown_as_text(ws: Workspace, transport: InProcessTr
         assert "<img src=x" not in page
 
 
-def test_something_unknown_is_told_as_a_page(transport: InProcessTransport) -> None:
+def test_a_metric_whose_steps_nobody_counted_is_drawn_in_the_order_of_its_points(ws: Workspace, transport: InProcessTransport) -> None:
+    run = start_run(ws, "e", name="r").id
+    for value in (3.0, math.nan, math.inf, 1.0):
+        log_metrics(ws, run, {"loss": value})
+    page = transport.request("GET", f"/projects/default/runs/{run}").body.decode()
+    assert f'<a href="/projects/default/runs/{run}/metric?key=loss">loss</a>' in page
+    drawn = transport.request("GET", f"/projects/default/runs/{run}/metric?key=loss").body.decode()
+    assert "&#34;x&#34;:[1,2,3,4],&#34;series&#34;:[{&#34;name&#34;:&#34;loss&#34;,&#34;values&#34;:[3.0,null,null,1.0]" in drawn
+    assert "By point" in drawn
+    assert re.findall(r'<td class="n">(.*?)</td>', drawn) == ["1", "3", "2", "NaN", "3", "inf", "4", "1"]
+
+
+def test_a_number_of_each_run_is_compared_as_bars_and_runs_alike_are_told_so(ws: Workspace, transport: InProcessTransport) -> None:
+    runs = [start_run(ws, "e", name="same").id for _ in range(2)]
+    alike = text_of(transport.request("GET", f"/projects/default/compare?run={runs[0]}&run={runs[1]}").body)
+    assert "These runs do not differ." in alike
+    for number, run in enumerate(runs):
+        log_metrics(ws, run, {"auc": 0.7 + number / 10})
+    page = transport.request("GET", f"/projects/default/compare?run={','.join(runs)}").body.decode()
+    assert "&#34;kind&#34;:&#34;stack&#34;,&#34;x&#34;:[&#34;1 same&#34;,&#34;2 same&#34;]" in page
+
+
+def test_steps_stand_in_the_list_of_runs_when_asked_for(ws: Workspace, transport: InProcessTransport) -> None:
+    whole = start_run(ws, "e", name="whole", kind="pipeline")
+    start_run(ws, "e", name="the part", kind="step", parent=whole.id)
+    assert "the part" not in transport.request("GET", "/projects/default/runs").body.decode()
+    assert "the part" in transport.request("GET", "/projects/default/runs?parts=yes").body.decode()
+    assert transport.request("GET", "/projects/default/runs?experiment=none").status == 404
+
+
+def test_something_unknown_is_told_as_a_page(ws: Workspace, transport: InProcessTransport) -> None:
     answer = transport.request("GET", "/projects/default/models/nothing/1")
     assert answer.status == 404
     assert "there is no model &#39;nothing@1&#39;" in answer.body.decode()
     assert transport.request("GET", "/projects/nowhere").status == 404
+    run = start_run(ws, "e", name="r").id
+    missing = transport.request("GET", f"/projects/default/runs/{run}/metric?key=loss")
+    assert missing.status == 404
+    assert "has no metric &#39;loss&#39;" in missing.body.decode()
     assert transport.request("GET", "/static/../app.py").status == 404
 
 

@@ -17,10 +17,14 @@ _STYLE_ID = re.compile(rb'getElementById\("([0-9a-f]{64})"\)')
 
 
 class Series(Value, frozen=True, kw_only=True):
-    """One line or one set of bars: a value for each x, None where there is none. dashed: a bound or a reference."""
+    """One line or one set of bars: a value for each x, None where there is none. dashed: a bound or a reference.
+
+    x: its own, where the lines of a chart do not share one.
+    """
 
     name: str
     values: tuple[float | None, ...]
+    x: tuple[float, ...] = ()
     dashed: bool = False
 
 

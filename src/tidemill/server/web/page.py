@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -39,7 +39,8 @@ class Frame(Value, frozen=True, kw_only=True):
 class Page:
     """A page: its path within the project, its template, and the function that builds its context.
 
-    build takes the workspace, the path's parameters and the query as text; its answer's class declares what the template gets.
+    build takes the workspace, the path's parameters and the query as text, what is asked several times joined by commas; its answer's
+    class declares what the template gets.
     """
 
     path: str
@@ -60,7 +61,17 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        moment=moment, day=day, number=number, percent=percent, size=size, span=span, tone=tone, short=short, subject=subject
+        moment=moment,
+        day=day,
+        number=number,
+        percent=percent,
+        size=size,
+        span=span,
+        tone=tone,
+        short=short,
+        subject=subject,
+        asking=asking,
+        zip=zip,
     )
     return made
 
@@ -145,6 +156,11 @@ def tone(word: str) -> Tone:
 def short(digest: str, length: int = 10) -> str:
     """Return the first digits of a digest or id: enough to tell them apart."""
     return digest[:length]
+
+
+def asking(query: Mapping[str, str], **changed: str | None) -> str:
+    """Return the address of a page that is asked the same as this one but for what is changed; None and "" ask nothing."""
+    return "?" + urlencode({name: value for name, value in {**query, **changed}.items() if value})
 
 
 def subject(node: str) -> str | None:

@@ -15,11 +15,13 @@ from tidemill.core.errors import NotFound, TidemillError
 from tidemill.govern.workspace import DEFAULT_PROJECT
 from tidemill.server.access import Access
 from tidemill.server.errors import problem_of
-from tidemill.server.web import audit, endpoint, models, overview, runs, version
+from tidemill.server.web import audit, comparison, endpoint, metric, models, overview, run, runs, text, version
 from tidemill.server.web.charts import plotly_script
 from tidemill.server.web.page import FOLDER, PAGE_PREFIX, Page, environment, render
 
-PAGES = (overview.PAGE, models.PAGE, version.PAGE, endpoint.PAGE, runs.LIST, runs.PAGE, audit.PAGE)
+PAGES = (
+    overview.PAGE, models.PAGE, version.PAGE, endpoint.PAGE, runs.PAGE, run.PAGE, metric.PAGE, text.PAGE, comparison.PAGE, audit.PAGE
+)  # fmt: skip
 COOKIE = "tidemill_key"
 # Nothing inline, nothing from elsewhere. The one hash is that of an empty <style>, which plotly.js fills through the object model.
 POLICY = (
@@ -54,8 +56,9 @@ def _page(page: Page, templates: Environment, access: Access) -> Callable[[Reque
     async def answer(request: Request) -> Response:
         path = {name: str(value) for name, value in request.path_params.items()}
         project = path.pop("project")
+        query = {name: ",".join(filter(None, request.query_params.getlist(name))) for name in request.query_params}
         try:
-            text = await to_thread.run_sync(build, project, _key(request), path, dict(request.query_params))
+            text = await to_thread.run_sync(build, project, _key(request), path, query)
         except Exception as error:  # noqa: BLE001 (the edge of a page: told as a page, not as JSON)
             problem = problem_of(error, method=request.method, path=request.url.path)
             if problem.status == 401:
