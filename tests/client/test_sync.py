@@ -12,6 +12,7 @@ from tidemill.client.client import Client
 from tidemill.client.folders import read_run, run_folders
 from tidemill.client.sync import Merged, merge_runs
 from tidemill.core.errors import Invalid, NotFound, Unavailable
+from tidemill.core.settings import load_settings
 from tidemill.datasets.versions import add
 from tidemill.govern.workspace import Workspace
 from tidemill.store.trees import checkout
@@ -122,6 +123,39 @@ def test_what_the_server_refuses_is_told_and_kept_until_it_no_longer_does(client
     (merged,) = merge(client, runs)
     assert merged.refused == ()
     assert list(runs.iterdir()) == []
+
+
+def test_points_that_were_refused_arrive_though_later_ones_have(client: Client, ws: Workspace, runs: Path) -> None:
+    with tm.run("delay", client=client, capture=False) as run:
+        run.log(loss=0.0)
+        run.flush()
+        client.runs.delete(run.id)
+        run.log(loss=1.0)
+        run.flush()
+        client.runs.restore(run.id)
+        run.log(loss=2.0)
+    assert values(client, run.id, "loss") == [0.0, 2.0]
+    shutil.copytree(runs, runs.with_name("copy"))
+    for folder in (runs, runs.with_name("copy")):
+        merge(client, folder)
+        assert sorted(values(client, run.id, "loss")) == [0.0, 1.0, 2.0]
+
+
+def test_what_is_too_much_for_a_server_arrives_when_its_limit_is_raised(
+    client: Client, ws: Workspace, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ws.loaded = load_settings(ws.home, arguments={"body_limit_bytes": 100_000})
+    with tm.run("delay", client=client, capture=False) as run:
+        for step in range(10_000):
+            run.log(loss=float(step))
+        run.flush()
+        run.log(loss=10_000.0)
+    assert "larger than 100,000 bytes; send less at once, or raise the setting body_limit_bytes" in caplog.text
+    assert len(values(client, run.id, "loss")) < 10_000
+    ws.loaded = load_settings(ws.home)
+    (merged,) = merge(client, runs)
+    assert merged.refused == ()
+    assert sorted(values(client, run.id, "loss")) == [float(step) for step in range(10_001)]
 
 
 def test_models_of_an_offline_run_are_registered_as_they_were_when_it_is_merged(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tidemill.client.call import Caller, segment
-from tidemill.client.delivery import deliver, read_record
+from tidemill.client.delivery import anew, deliver, read_record
 from tidemill.client.folders import RunNote, hold, read_run, read_writer, remove_run, remove_writer, run_folders, writer_folders
 from tidemill.client.spool import LaneReader, LaneWriter, empty
 from tidemill.client.uploads import Registration, deliver_file, read_errand, register
@@ -88,7 +88,7 @@ class _Part:
         """Send requests in order, files before the run's end, then what was refused before."""
         self.requests = self._lane(self.folder / "log", self._request)
         self._send_files()
-        for name, act in (("log", self._request), ("files", self._file)):
+        for name, act in (("log", self._once_more), ("files", self._file)):
             self._again(self.folder / name / "refused", act)
 
     def _lane(self, lane: Path, act: Callable[[bytes], None]) -> int:
@@ -134,6 +134,9 @@ class _Part:
             self._send_files()
             self.ended = True
         deliver(self.caller, record)
+
+    def _once_more(self, record: bytes) -> None:
+        self._request(anew(record))
 
     def _send_files(self) -> None:
         if not self._filed:

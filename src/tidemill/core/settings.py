@@ -66,7 +66,7 @@ HELP: Mapping[str, str] = {
     "job_workers": "number of processes that run pipelines",
     "authentication": "off (one local owner), or keys (every call carries an API key)",
     "journal_sync": "an acknowledged prediction survives: process = a killed process, disk = a power cut (slower)",
-    "body_limit_bytes": "largest request body taken, in bytes",
+    "body_limit_bytes": "largest request body taken, in bytes; what the SDK logs comes in up to 4 MB at once",
     "trusted_runtimes": "model runtimes that this server may load; python runs code of the bundle",
     "lease_s": "seconds without heartbeat after which another worker takes over a job",
     "gc_grace_s": "seconds for which an object that nothing refers to is kept",
