@@ -61,7 +61,10 @@ class KeyPage(Value, frozen=True, kw_only=True):
 
 
 def read_keys(ws: Workspace, run: str, kind: Kind, *, find: str = "", under: str = "", after: str = "", limit: int = 100) -> KeyPage:
-    """Return a page of what a run has of a kind; what is asked for is said as for `choose_keys`. Raises RunNotFound."""
+    """Return a page of what a run has of a kind; what is asked for is said as for `choose_keys`. Raises RunNotFound.
+
+    Looks at all keys of the run, which the counts, the groups and the order need, and at the values of the chosen ones only.
+    """
     ws.require("tracking.read", run)
     table = _TABLES[kind]
     with ws.catalog.reading() as tx:
