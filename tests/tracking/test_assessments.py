@@ -34,6 +34,17 @@ def said(name: str = "score", **more: Any) -> Assessment:
     return Assessment(**{"id": "", "trace": "tr-1", "name": name, "kind": "feedback", "value": "1", "body": {"rationale": "é"}, **more})
 
 
+def test_names_and_ids_have_a_length(traced: Workspace) -> None:
+    kept = create_assessment(traced, said())
+    for wrong in (said(""), said("n" * 251)):
+        with pytest.raises(Invalid, match=r"assessment_name '.*' is not usable; expected 1 to 250 characters"):
+            create_assessment(traced, wrong)
+    with pytest.raises(Invalid, match=r"assessment id '.*' is not usable; expected at most 50 characters"):
+        create_assessment(traced, said(id="a" * 51))
+    with pytest.raises(Invalid, match="assessment_name"):
+        update_assessment(traced, "tr-1", kept.id, name="n" * 251, value=1, body={})
+
+
 def test_what_is_said_is_read_back(traced: Workspace) -> None:
     first = create_assessment(traced, said())
     world.tick(traced, seconds=1)
@@ -67,7 +78,7 @@ def test_what_is_wrong_is_refused(traced: Workspace) -> None:
         create_assessment(traced, said(trace="none"))
     with pytest.raises(TraceNotFound, match="'none'"):
         delete_assessment(traced, "none", made.id)
-    with pytest.raises(Invalid, match="needs a name"):
+    with pytest.raises(Invalid, match=r"assessment_name .* is not usable"):
         create_assessment(traced, said(""))
     with pytest.raises(ActionRefused, match=r"tracking\.write"):
         create_assessment(world.acting(traced, "eve", "viewer"), said())

@@ -12,6 +12,7 @@ from tidemill.core.codec import encode_text
 from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.filters import FilterRefused
 from tidemill.core.pages import TokenRefused
+from tidemill.core.values import replace
 from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace
 from tidemill.tracking.assessments import Assessment, create_assessment
@@ -55,6 +56,28 @@ def trace(identifier: str, experiment: int, **more: Any) -> Trace:
 @pytest.fixture
 def experiment(any_ws: Workspace) -> int:
     return create_experiment(any_ws, "calls").id
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"metadata": {"k" * 251: "v"}}, "metadata 'k+' of a trace is not usable"),
+        ({"metadata": {"k": "v" * 8001}}, "metadata 'k' of a trace is not usable"),
+        ({"tags": {"": "v"}}, "tag '' of a trace is not usable"),
+        ({"duration_ms": 2**60}, f"a trace of {2**60} ms is not usable"),
+    ],
+)
+def test_what_no_database_keeps_is_refused(any_ws: Workspace, experiment: int, more: dict[str, Any], says: str) -> None:
+    with pytest.raises(Invalid, match=says):
+        tell_trace(any_ws, trace("tr-1", experiment, **more))
+    tell_trace(any_ws, trace("tr-1", experiment))
+    given = {"tags": {}, "metadata": {}, "duration_ms": 1, **more}
+    with pytest.raises(Invalid, match=says):
+        change_trace(any_ws, "tr-1", state="ok", **given)
+    for wrong in (span("t" * 51, 1), replace(span("tr-1", 1), id="")):
+        with pytest.raises(Invalid, match=r"id '.*' is not usable; expected 1 to 50 characters"):
+            log_spans(any_ws, experiment, [wrong], previews={})
+    assert read_trace(any_ws, "tr-1").metadata == {}
 
 
 def test_a_trace_is_told_changed_and_read_back(any_ws: Workspace, experiment: int) -> None:

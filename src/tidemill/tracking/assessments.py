@@ -14,6 +14,7 @@ from tidemill.govern.workspace import Workspace
 from tidemill.tracking.traces import TRACES, TraceNotFound
 
 AssessmentKind = Literal["feedback", "expectation", "issue"]
+NAME_MAX, ID_MAX = 250, 50
 
 ASSESSMENTS = Table(
     "assessments",
@@ -65,10 +66,12 @@ class AssessmentExists(Conflict):
 
 
 def create_assessment(ws: Workspace, assessment: Assessment) -> Assessment:
-    """Keep a judgement of a trace; one that it overrides counts no more. Raises TraceNotFound, AssessmentNotFound, AssessmentExists."""
+    """Keep a judgement of a trace; one that it overrides counts no more.
+
+    Raises TraceNotFound, AssessmentNotFound, AssessmentExists, Invalid.
+    """
     ws.require("tracking.write", assessment.trace)
-    if not assessment.name:
-        raise Invalid("an assessment needs a name; send assessment_name")
+    check_assessment(assessment)
     made = assessment if assessment.id else replace(assessment, id=f"a-{new_id()}")
     with ws.catalog.transaction() as tx:
         there = select(TRACES.c.id).where(TRACES.c.project == ws.project, TRACES.c.id == made.trace)
@@ -82,6 +85,14 @@ def create_assessment(ws: Workspace, assessment: Assessment) -> Assessment:
         if not insert_new(tx, ASSESSMENTS, [{"project": ws.project, **row, "created_at": now, "updated_at": now}]):
             raise AssessmentExists(made.id)
     return made
+
+
+def check_assessment(assessment: Assessment) -> None:
+    """Raises Invalid for a name or an id that cannot be kept."""
+    if not 1 <= len(assessment.name) <= NAME_MAX:
+        raise Invalid(f"assessment_name {assessment.name[:80]!r} is not usable; expected 1 to {NAME_MAX} characters")
+    if len(assessment.id) > ID_MAX or "/" in assessment.id:
+        raise Invalid(f"assessment id {assessment.id[:80]!r} is not usable; expected at most {ID_MAX} characters without slashes")
 
 
 def read_assessment(ws: Workspace, trace: str, assessment: str) -> Assessment:
@@ -103,11 +114,12 @@ def read_assessments(ws: Workspace, traces: Sequence[str]) -> dict[str, list[Ass
 
 
 def update_assessment(ws: Workspace, trace: str, assessment: str, *, name: str, value: Any, body: dict[str, Any]) -> Assessment:
-    """Replace what a judgement says. Raises AssessmentNotFound."""
+    """Replace what a judgement says. Raises AssessmentNotFound, Invalid."""
     ws.require("tracking.write", trace)
     with ws.catalog.transaction() as tx:
         before = _fetch(tx, ws.project, trace, assessment)
         made = replace(before, name=name, value=encode_text(value), body=body)
+        check_assessment(made)
         changed = update(ASSESSMENTS).where(ASSESSMENTS.c.project == ws.project, ASSESSMENTS.c.id == assessment)
         tx.execute(changed.values(name=made.name, value=made.value, body=made.body, updated_at=ws.clock.now()))
     return made

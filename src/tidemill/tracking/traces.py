@@ -18,6 +18,7 @@ from tidemill.tracking.runs import find_run
 TraceState = Literal["unspecified", "in progress", "ok", "error"]
 KEY_MAX, VALUE_MAX, ID_MAX = 250, 8000, 50
 PREVIEW_MAX = 1000
+DURATION_MAX_MS = 10_000 * 366 * 24 * 3600 * 1000
 
 TRACES = Table(
     "traces",
@@ -116,7 +117,10 @@ class TraceNotFound(NotFound):
 
 
 def tell_trace(ws: Workspace, trace: Trace) -> Trace:
-    """Keep a trace as its maker tells of it, over what its spans said and what was told before. Raises ExperimentNotFound, Invalid."""
+    """Keep a trace as its maker tells of it, over what its spans said and what was told before.
+
+    Raises ExperimentNotFound, ExperimentInTrash, Invalid.
+    """
     ws.require("tracking.write", trace.id)
     _check(trace)
     with ws.catalog.transaction() as tx:
@@ -143,8 +147,11 @@ def change_trace(
     metadata: Mapping[str, str],
     name: str | None = None,
 ) -> Trace:
-    """Tell how a trace that was begun ended. Raises TraceNotFound."""
+    """Tell how a trace that was begun ended. Raises TraceNotFound, Invalid."""
     ws.require("tracking.write", trace)
+    _check_duration(duration_ms)
+    _check_texts("tag", tags)
+    _check_texts("metadata", metadata)
     with ws.catalog.transaction() as tx:
         _check_there(tx, ws.project, trace)
         changed = update(TRACES).where(_is(ws.project, trace)).values(state=state, duration_ms=duration_ms)
@@ -158,11 +165,13 @@ def log_spans(ws: Workspace, experiment: int, spans: Sequence[Span], *, previews
     """Keep spans, in any order and as often as they come; return the ids of their traces.
 
     A trace that nobody has told of yet is made from its spans: it lasts from the first to the last, its root says how it ended,
-    and previews (by trace: request, response) what it was about. Raises ExperimentNotFound, ExperimentInTrash.
+    and previews (by trace: request, response) what it was about. Raises ExperimentNotFound, ExperimentInTrash, Invalid.
     """
     ws.require("tracking.write", str(experiment))
     by_trace: dict[str, dict[str, Span]] = {}
     for span in spans:
+        _check_id("trace", span.trace)
+        _check_id("span", span.id)
         by_trace.setdefault(span.trace, {})[span.id] = span
     with ws.catalog.transaction() as tx:
         write_experiment(ws, tx, experiment)
@@ -202,7 +211,7 @@ def read_spans(ws: Workspace, traces: Sequence[str]) -> dict[str, list[str]]:
 def set_trace_tags(ws: Workspace, trace: str, tags: Mapping[str, str]) -> None:
     """Write tags, replacing those of the same key. Raises TraceNotFound, Invalid."""
     ws.require("tracking.write", trace)
-    _check_texts(tags)
+    _check_texts("tag", tags)
     with ws.catalog.transaction() as tx:
         _check_there(tx, ws.project, trace)
         write_texts(tx, TAGS, ws.project, trace, tags)
@@ -319,14 +328,26 @@ def _read_texts(tx: Connection, table: Table, project: str, traces: Sequence[str
 
 
 def _check(trace: Trace) -> None:
-    if not trace.id or len(trace.id) > ID_MAX or "/" in trace.id or "\0" in trace.id:
-        raise Invalid(f"trace id {trace.id[:80]!r} is not usable; expected 1 to {ID_MAX} characters without slashes")
-    _check_texts(trace.tags)
+    _check_id("trace", trace.id)
+    _check_duration(trace.duration_ms)
+    _check_texts("tag", trace.tags)
+    _check_texts("metadata", trace.metadata)
 
 
-def _check_texts(texts: Mapping[str, str]) -> None:
+def _check_id(what: str, identifier: str) -> None:
+    if not identifier or len(identifier) > ID_MAX or "/" in identifier or "\0" in identifier:
+        raise Invalid(f"{what} id {identifier[:80]!r} is not usable; expected 1 to {ID_MAX} characters without slashes")
+
+
+def _check_duration(duration_ms: int | None) -> None:
+    if duration_ms is not None and abs(duration_ms) > DURATION_MAX_MS:
+        raise Invalid(f"a trace of {duration_ms} ms is not usable; expected at most {DURATION_MAX_MS}, which are ten thousand years")
+
+
+def _check_texts(what: str, texts: Mapping[str, str]) -> None:
     for key, value in texts.items():
         if not key or len(key) > KEY_MAX or len(value) > VALUE_MAX or "\0" in key + value:
             raise Invalid(
-                f"tag {key[:80]!r} of a trace is not usable; expected a key of 1 to {KEY_MAX} characters and a value of at most {VALUE_MAX}"
+                f"{what} {key[:80]!r} of a trace is not usable; "
+                f"expected a key of 1 to {KEY_MAX} characters and a value of at most {VALUE_MAX}"
             )

@@ -159,6 +159,13 @@ def assessments(side: Side) -> None:
                  "feedback.score IS NOT NULL", "feedback.none IS NULL"):  # fmt: skip
         with side.labelled(f"assessments/search {text}"):
             side.post(API3 + "/traces/search", {"locations": where, "filter": text})
+    told = [
+        {**said, "trace_id": _id(21), "feedback": {"value": 3}},
+        {**said, "trace_id": "", "assessment_name": "b", "expectation": {"value": "x"}},
+    ]
+    with side.labelled("assessments/told with the trace"):
+        side.post(API3 + "/traces", {"trace": {"trace_info": {**_info(experiment, 21, ""), "assessments": told}}})
+        side.send("GET", f"{API3}/traces/{_id(21)}")
     with side.labelled("assessments/delete"):
         side.send("DELETE", f"{path}/{first}")
         side.send("GET", f"{path}/{first}")

@@ -15,8 +15,6 @@ from tidemill.tracking import assessments
 from tidemill.tracking.assessments import Assessment, AssessmentKind
 
 _KINDS: Mapping[str, AssessmentKind] = {"feedback": "feedback", "expectation": "expectation", "issue": "issue"}
-# What stays as it was said first.
-_FIXED = frozenset({"assessment_id", "trace_id", "source", "span_id", "create_time", "last_update_time", "overrides", "valid"})
 _CHANGEABLE = frozenset({"assessment_name", "expectation", "feedback", "rationale", "metadata"})
 
 
@@ -56,25 +54,38 @@ def to_wire(item: Assessment) -> dict[str, Any]:
 
 def create(ws: Workspace, request: Create) -> dict[str, Any]:
     """Keep a judgement."""
-    body = dict(request.assessment)
+    return {"assessment": to_wire(assessments.create_assessment(ws, from_wire(ws, request.trace_id, request.assessment)))}
+
+
+def from_wire(ws: Workspace, trace: str, said: Mapping[str, Any]) -> Assessment:
+    """Return a judgement of a trace as MLflow tells it. Raises Invalid."""
+    body = dict(said)
     kind = _kind(body)
     now = ws.clock.now()
     for name in ("create_time", "last_update_time"):
         body.setdefault(name, timestamp(millis(now), now))
-    made = assessments.create_assessment(
-        ws,
-        Assessment(
-            id=_text(body, "assessment_id"),
-            trace=request.trace_id,
-            name=_text(body, "assessment_name"),
-            kind=kind,
-            value=encode_text(value_of(body, kind)),
-            body=body,
-            overrides=_text(body, "overrides") or None,
-            valid=body.get("valid", True) is not False,
-        ),
+    found = Assessment(
+        id=_text(body, "assessment_id"),
+        trace=trace,
+        name=_text(body, "assessment_name"),
+        kind=kind,
+        value=encode_text(value_of(body, kind)),
+        body=body,
+        overrides=_text(body, "overrides") or None,
+        valid=body.get("valid", True) is not False,
     )
-    return {"assessment": to_wire(made)}
+    assessments.check_assessment(found)
+    return found
+
+
+def keep_told(ws: Workspace, given: Sequence[Assessment]) -> None:
+    """Keep what came with a trace, but for what came with it before."""
+    if not given:
+        return
+    known = assessments.read_assessments(ws, [given[0].trace])[given[0].trace]
+    for item in given:
+        if not any(item.id == other.id if item.id else _same(item, other) for other in known):
+            assessments.create_assessment(ws, item)
 
 
 def get(ws: Workspace, request: ById) -> dict[str, Any]:
@@ -94,6 +105,8 @@ def update(ws: Workspace, request: Update) -> dict[str, Any]:
     if (set(wanted) & set(_KINDS)) - {before.kind}:
         raise Invalid(f"this assessment is {before.kind}, and cannot become another kind; delete it and create a new one")
     if "metadata" in wanted:
+        if not isinstance(wanted["metadata"], dict):
+            raise Invalid(f"metadata of an assessment must be an object of texts, got {encode_text(wanted['metadata'])[:80]}")
         wanted["metadata"] = {**before.body.get("metadata", {}), **wanted["metadata"]}
     now = ws.clock.now()
     body = {**before.body, **wanted, "last_update_time": timestamp(millis(now), now)}
@@ -122,6 +135,13 @@ def value_of(body: Mapping[str, Any], kind: AssessmentKind) -> Any:
     if isinstance(packed := said.get("serialized_value"), dict):
         return decode_any(packed.get("value", "null"), what="a serialized value")
     return said.get("value")
+
+
+def _same(one: Assessment, other: Assessment) -> bool:
+    """Return whether two judgements say the same, whenever that was."""
+    known = {"assessment_id", "trace_id", "create_time", "last_update_time"}
+    said, before = ({key: value for key, value in each.body.items() if key not in known} for each in (one, other))
+    return said == before
 
 
 def _kind(body: Mapping[str, Any]) -> AssessmentKind:

@@ -7,11 +7,22 @@ from tidemill.core.codec import decode_any, encode_text
 from tidemill.core.errors import Invalid
 from tidemill.core.values import UNSET, UnsetType, Wire, field
 from tidemill.govern.workspace import Workspace
+from tidemill.server.mlflow.assessments import from_wire, keep_told
 from tidemill.server.mlflow.assessments import told as told_assessments
 from tidemill.server.mlflow.endpoint import Endpoint
 from tidemill.server.mlflow.experiments import location_of
 from tidemill.server.mlflow.times import duration, read_duration, read_timestamp, timestamp
-from tidemill.server.mlflow.wire import DONE, Empty, Filled, Int64, experiment_number, experiment_numbers, millis, moment
+from tidemill.server.mlflow.wire import (
+    DONE,
+    Empty,
+    Filled,
+    Int64,
+    check_listed,
+    experiment_number,
+    experiment_numbers,
+    millis,
+    moment,
+)
 from tidemill.tracking import trace_removal, trace_search, traces
 from tidemill.tracking.traces import Trace, TraceNotFound, TraceState
 
@@ -200,6 +211,7 @@ def start(ws: Workspace, request: Start) -> dict[str, Any]:
     told = request.trace.trace_info
     if told.trace_location.mlflow_experiment is None:
         raise Invalid("a trace must belong to an experiment; send trace_location.mlflow_experiment.experiment_id")
+    said = [from_wire(ws, told.trace_id, each) for each in told.assessments]
     tags = {key: value[: traces.VALUE_MAX] for key, value in told.tags.items() if key != SPANS_AT}
     made = traces.tell_trace(
         ws,
@@ -214,9 +226,10 @@ def start(ws: Workspace, request: Start) -> dict[str, Any]:
             request_preview=told.request_preview,
             response_preview=told.response_preview,
             tags=tags,
-            metadata=told.trace_metadata,
+            metadata={key: value[: traces.VALUE_MAX] for key, value in told.trace_metadata.items()},
         ),
     )
+    keep_told(ws, said)
     return {"trace": {"trace_info": to_wire(ws, [made])[0]}}
 
 
@@ -263,6 +276,7 @@ def search(ws: Workspace, request: Search) -> FoundMany:
 
 def delete(ws: Workspace, request: Delete) -> dict[str, int]:
     """Remove traces for good."""
+    check_listed("request_ids", request.request_ids)
     if not request.request_ids and request.max_timestamp_millis is None:
         raise Invalid("Either max_timestamp_millis or request_ids must be given, so that not all traces go by mistake")
     if request.request_ids and (request.max_timestamp_millis is not None or request.max_traces is not None):
@@ -303,6 +317,7 @@ def link_to_run(ws: Workspace, request: LinkToRun) -> Empty:
 
 
 def _named(ws: Workspace, request: ByIds) -> list[Trace]:
+    check_listed("trace_ids", request.trace_ids)
     found = traces.read_traces(ws, request.trace_ids)
     if request.experiment_ids is None:
         return found

@@ -20,6 +20,7 @@ AnyMillis = Annotated[int, Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
 # MLflow's database has no infinities, so its clients know them as the largest double. NaN is told in words, as protobuf does.
 LARGEST = 1.7976931348623157e308
 PAGE_MAX = 50_000
+LISTED_MAX = 10_000
 _VIEWS: Mapping[str | int, View] = {1: "active", "ACTIVE_ONLY": "active", 2: "deleted", "DELETED_ONLY": "deleted", 3: "all", "ALL": "all"}
 
 
@@ -84,6 +85,13 @@ def experiment_number(text: str) -> int:
     return int(text)
 
 
+def check_listed(what: str, given: Sequence[str]) -> None:
+    """Raises Invalid for more ids than a database takes in one question."""
+    if len(given) > LISTED_MAX:
+        raise Invalid(f"{what} lists {len(given):,} ids; expected at most {LISTED_MAX:,} at once")
+
+
 def experiment_numbers(texts: Sequence[str]) -> list[int]:
     """Return several experiments' ids. Raises Invalid."""
+    check_listed("experiment_ids", texts)
     return [experiment_number(text) for text in texts]
