@@ -1,5 +1,6 @@
 """The trash: what is deleted is there until its time is up, can be had back until then, and is gone from every table after."""
 
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from tidemill.catalog.schema import METADATA
 from tidemill.govern.audit import list_events
 from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace
+from tidemill.tracking import trash
 from tidemill.tracking.batches import Metric, Series, log_batch, log_series
 from tidemill.tracking.experiments import (
     ExperimentNotFound,
@@ -28,6 +30,7 @@ from tidemill.tracking.logged_models import (
     create_logged_model,
     delete_logged_model,
     read_logged_model,
+    restore_logged_model,
     set_model_tags,
 )
 from tidemill.tracking.runs import RUNS, RunNotFound, delete_run, end_run, list_runs, log_artifact, read_run, start_run
@@ -185,6 +188,35 @@ def test_what_something_is_made_of_is_kept(ws: Workspace) -> None:
     assert (purged.experiments, purged.kept) == ((), (f"run:{run}",))
     assert read_run(ws, run).params == {"depth": "3"}
     assert purge(ws, now=True).experiments == (experiment,)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_restored_while_the_trash_is_emptied_stays(any_ws: Workspace, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = full_run(any_ws)
+    model = logged_model(any_ws, run)
+    experiment = read_run(any_ws, run).experiment_id
+    before = rows(any_ws)
+    if whole:
+        delete_experiment(any_ws, experiment)
+    else:
+        delete_runs(any_ws, [run])
+        delete_logged_model(any_ws, model)
+    listed = trash._in_parts
+
+    def restoring(ids: Sequence[str]) -> Iterator[Sequence[str]]:  # what was found due is not any more
+        if whole:
+            restore_experiment(any_ws, experiment)
+        else:
+            restore_runs(any_ws, [run])
+            restore_logged_model(any_ws, model)
+        return listed(ids)
+
+    monkeypatch.setattr(trash, "_in_parts", restoring)
+    purged = purge(any_ws, now=True)
+    assert (purged.experiments, purged.runs, purged.models, purged.files) == ((), (), (), 0)
+    if not whole:
+        assert rows(any_ws) == before
+    assert read_run(any_ws, run).metrics == {"loss": 0.75, "auc": 0.0}
 
 
 @pytest.mark.slow

@@ -147,9 +147,8 @@ def purge(ws: Workspace, *, before: datetime, keep: Sequence[str] = ()) -> list[
     with ws.catalog.transaction() as tx:
         query = named_versions().where(MODEL_VERSIONS.c.project == ws.project)
         gone = (MODEL_VERSIONS.c.deleted_at < before) | (MODELS.c.deleted_at < before)
-        for version in versions_of(
-            tx, ws.project, tx.execute(query.where(gone).order_by(MODEL_VERSIONS.c.model, MODEL_VERSIONS.c.version)).all()
-        ):
+        query = query.where(gone).order_by(MODEL_VERSIONS.c.model, MODEL_VERSIONS.c.version)
+        for version in versions_of(tx, ws.project, tx.execute(query.with_for_update()).all()):  # nobody restores them from here on
             if version.node not in kept:
                 _purge_version(ws, tx, version)
                 removed.append(version.node)
@@ -159,7 +158,7 @@ def purge(ws: Workspace, *, before: datetime, keep: Sequence[str] = ()) -> list[
             .exists()
         )
         dead = select(MODELS).where(MODELS.c.project == ws.project, MODELS.c.deleted_at < before, empty)
-        for model in models_of(tx, ws.project, tx.execute(dead.order_by(MODELS.c.key)).all()):
+        for model in models_of(tx, ws.project, tx.execute(dead.order_by(MODELS.c.key).with_for_update()).all()):
             _purge_model(ws, tx, model)
             removed.append(model.subject)
     return removed

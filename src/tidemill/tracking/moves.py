@@ -72,8 +72,9 @@ def count_moved(ws: Workspace, origin: str) -> dict[str, int]:
     models = _moved(ws, origin, "logged model").join(
         LOGGED_MODELS, (LOGGED_MODELS.c.project == MOVES.c.project) & (LOGGED_MODELS.c.id == MOVES.c.ours)
     )
-    number = cast(MOVES.c.ours, EXPERIMENTS.c.id.type)
-    experiments = _moved(ws, origin, "experiment").join(EXPERIMENTS, (EXPERIMENTS.c.project == ws.project) & (EXPERIMENTS.c.id == number))
+    # Never the other way round: what a run is called here is no number, and a database may look at it first.
+    number = cast(EXPERIMENTS.c.id, Text)
+    experiments = _moved(ws, origin, "experiment").join(EXPERIMENTS, (EXPERIMENTS.c.project == ws.project) & (number == MOVES.c.ours))
     of_run = cast(RUNS.c.experiment_id, Text) + "/" + RUNS.c.id
     of_model = cast(LOGGED_MODELS.c.experiment_id, Text) + "/models/" + LOGGED_MODELS.c.id
     counted = {

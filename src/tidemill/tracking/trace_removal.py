@@ -24,7 +24,10 @@ class TracesDeleted(EventBody, frozen=True, kw_only=True, tag="traces.deleted"):
 def delete_traces(
     ws: Workspace, experiment: int, *, traces: Sequence[str] = (), until: datetime | None = None, limit: int | None = None
 ) -> int:
-    """Remove traces of an experiment, oldest first: those named, or all until a moment; return how many."""
+    """Remove traces of an experiment, oldest first: those named, or all until a moment; return how many.
+
+    They are held first, so that spans which come meanwhile wait, and begin them anew.
+    """
     ws.require("tracking.write", str(experiment))
     query = select(TRACES.c.id).where(TRACES.c.project == ws.project, TRACES.c.experiment_id == experiment)
     if traces:
@@ -32,7 +35,7 @@ def delete_traces(
     if until is not None:
         query = query.where(TRACES.c.requested_at <= until)
     with ws.catalog.transaction() as tx:
-        gone = list(tx.execute(query.order_by(TRACES.c.requested_at, TRACES.c.id).limit(limit)).scalars())
+        gone = list(tx.execute(query.order_by(TRACES.c.requested_at, TRACES.c.id).limit(limit).with_for_update()).scalars())
         for start in range(0, len(gone), _AT_ONCE):
             some = gone[start : start + _AT_ONCE]
             for table in (TAGS, FACTS, SPANS, TRACE_RUNS, ASSESSMENTS):

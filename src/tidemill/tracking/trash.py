@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, delete, func, select
+from sqlalchemy import Column, Connection, Select, Table, delete, func, select
 
 from tidemill.catalog.events import EventBody
 from tidemill.core.ids import RunId
@@ -51,6 +51,14 @@ class Purged(Value, frozen=True, kw_only=True):
     files: int = 0
     file_bytes: int = 0
     kept: tuple[str, ...] = ()
+
+
+class _Due(NamedTuple):
+    """What of an experiment may go: what was deleted up to a moment; with whole all of it, if the experiment was."""
+
+    experiment: int
+    limit: datetime
+    whole: bool
 
 
 class TrashPurged(EventBody, frozen=True, kw_only=True, tag="trash.purged"):
@@ -123,7 +131,7 @@ def purge(ws: Workspace, *, now: bool = False, keep: Collection[str] = ()) -> Pu
     """Remove for good what has been in the trash for as long as it is kept, or with now all of it, but for lineage nodes to keep.
 
     Events and lineage stay: what happened has happened. The bytes of files go when `gc` finds that nothing refers to them.
-    An experiment goes when nothing of it is kept.
+    An experiment goes when nothing of it is kept. What is restored meanwhile stays.
     """
     ws.require("tracking.admin")
     moment, kept = ws.clock.now(), set(keep)
@@ -133,10 +141,10 @@ def purge(ws: Workspace, *, now: bool = False, keep: Collection[str] = ()) -> Pu
     for row in experiments:
         days = ws.settings.trash_keep_days if row.keep_days is None else row.keep_days
         limit = moment if now else moment - timedelta(days=days)
-        whole = row.deleted_at is not None and row.deleted_at <= limit
-        part = _purge_within(ws, row.id, None if whole else limit, kept)
-        if whole and not part.kept:
-            part = _sum(part, _purge_experiment(ws, row.id))
+        due = _Due(row.id, limit, whole=row.deleted_at is not None and row.deleted_at <= limit)
+        part = _purge_within(ws, due, kept)
+        if due.whole and not part.kept:
+            part = _sum(part, _purge_experiment(ws, due))
         total = _sum(total, part)
     return total
 
@@ -153,24 +161,42 @@ def _with_parts(ws: Workspace, runs: Sequence[str]) -> list[Run]:
     return list(found.values())
 
 
-def _purge_within(ws: Workspace, experiment: int, limit: datetime | None, keep: set[str]) -> Purged:
-    """Remove the runs and logged models of an experiment that were deleted up to a moment, all of them without one."""
+def _purge_within(ws: Workspace, due: _Due, keep: set[str]) -> Purged:
+    """Remove the runs and logged models of an experiment that are due."""
     total = Purged()
     for table, prefix, act in ((RUNS, "run", _purge_runs), (LOGGED_MODELS, "logged-model", _purge_models)):
-        due = select(table.c.id).where(table.c.project == ws.project, table.c.experiment_id == experiment)
-        if limit is not None:
-            due = due.where(table.c.deleted_at <= limit)
         with ws.catalog.reading() as tx:
-            ids = list(tx.execute(due.order_by(table.c.id)).scalars())
+            ids = list(tx.execute(_due_rows(ws.project, table, due).order_by(table.c.id)).scalars())
         kept = tuple(f"{prefix}:{one}" for one in ids if f"{prefix}:{one}" in keep)
         total = _sum(total, Purged(kept=kept))
         for some in _in_parts([one for one in ids if f"{prefix}:{one}" not in keep]):
-            total = _sum(total, act(ws, experiment, some))
+            total = _sum(total, act(ws, due, some))
     return total
 
 
-def _purge_runs(ws: Workspace, experiment: int, runs: Sequence[str]) -> Purged:
+def _due_rows(project: str, table: Table, due: _Due) -> Select[Any]:
+    mine = select(table.c.id).where(table.c.project == project, table.c.experiment_id == due.experiment)
+    return mine if due.whole else mine.where(table.c.deleted_at <= due.limit)
+
+
+def _still_due(tx: Connection, project: str, table: Table, due: _Due, ids: Sequence[str]) -> list[str]:
+    """Return those that nobody has taken out of the trash since they were listed; until the transaction is over nobody can."""
+    if due.whole and not _experiment_due(tx, project, due):
+        return []
+    return list(tx.execute(_due_rows(project, table, due).where(table.c.id.in_(ids)).order_by(table.c.id).with_for_update()).scalars())
+
+
+def _experiment_due(tx: Connection, project: str, due: _Due) -> bool:
+    mine = (EXPERIMENTS.c.project == project) & (EXPERIMENTS.c.id == due.experiment) & (EXPERIMENTS.c.deleted_at <= due.limit)
+    return tx.execute(select(EXPERIMENTS.c.id).where(mine).with_for_update()).first() is not None
+
+
+def _purge_runs(ws: Workspace, due: _Due, ids: Sequence[str]) -> Purged:
+    experiment = due.experiment
     with ws.catalog.transaction() as tx:
+        runs = _still_due(tx, ws.project, RUNS, due, ids)
+        if not runs:
+            return Purged()
         numbers = list(tx.execute(select(RUNS.c.no).where(RUNS.c.project == ws.project, RUNS.c.id.in_(runs))).scalars())
         for table in _OF_RUNS:
             tx.execute(delete(table).where(table.c.run.in_(numbers)))
@@ -182,8 +208,12 @@ def _purge_runs(ws: Workspace, experiment: int, runs: Sequence[str]) -> Purged:
     return Purged(runs=tuple(RunId(run) for run in runs), files=sum(n for n, _ in files), file_bytes=sum(size for _, size in files))
 
 
-def _purge_models(ws: Workspace, experiment: int, models: Sequence[str]) -> Purged:
+def _purge_models(ws: Workspace, due: _Due, ids: Sequence[str]) -> Purged:
+    experiment = due.experiment
     with ws.catalog.transaction() as tx:
+        models = _still_due(tx, ws.project, LOGGED_MODELS, due, ids)
+        if not models:
+            return Purged()
         for table in _OF_MODELS:
             tx.execute(delete(table).where(table.c.project == ws.project, table.c.model.in_(models)))
         tx.execute(delete(RUN_MODELS).where(RUN_MODELS.c.model.in_(models)))
@@ -193,8 +223,11 @@ def _purge_models(ws: Workspace, experiment: int, models: Sequence[str]) -> Purg
     return Purged(models=tuple(models), files=sum(n for n, _ in files), file_bytes=sum(size for _, size in files))
 
 
-def _purge_experiment(ws: Workspace, experiment: int) -> Purged:
+def _purge_experiment(ws: Workspace, due: _Due) -> Purged:
+    experiment = due.experiment
     with ws.catalog.transaction() as tx:
+        if not _experiment_due(tx, ws.project, due):
+            return Purged()
         mine = (TRACES.c.project == ws.project) & (TRACES.c.experiment_id == experiment)
         ids = list(tx.execute(select(TRACES.c.id).where(mine)).scalars())
         for some in _in_parts(ids):
