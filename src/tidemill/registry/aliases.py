@@ -13,7 +13,7 @@ from tidemill.core.ids import EventId, ModelName
 from tidemill.core.values import Value, fields_of
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.locks import check_unlocked
-from tidemill.registry.models import MODELS, RegisteredModel, fetch_model, find_key, find_model, missing
+from tidemill.registry.models import MODELS, RegisteredModel, fetch_model, find_key, find_model, hold_registry, missing
 from tidemill.registry.names import check_alias
 from tidemill.registry.promotion import check_override, check_promotable, permission
 from tidemill.registry.versions import MODEL_VERSIONS, ModelVersion, fetch_key, fetch_version, living_versions, versions_of
@@ -89,6 +89,7 @@ def promote(
     check_alias(alias)
     check_override(override=override, reason=reason)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         candidate = fetch_version(tx, ws.project, model, version)
         check_promotable(candidate, override=override)
         write_alias(ws, tx, candidate, alias=alias, reason=reason, cause=cause)
@@ -99,6 +100,7 @@ def remove_alias(ws: Workspace, model: str, alias: str, *, reason: str = "", cau
     """Let an alias point nowhere. Raises AliasNotFound, VersionLocked when the version that it points at is locked."""
     ws.require("registry.write", model)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         there = fetch_model(tx, ws.project, model)
         held = _held(tx, ws.project, there.key)
         if alias not in held:
@@ -110,6 +112,7 @@ def remove_alias(ws: Workspace, model: str, alias: str, *, reason: str = "", cau
 
 def write_alias(ws: Workspace, tx: Connection, candidate: ModelVersion, *, alias: str, reason: str, cause: EventId | None = None) -> None:
     """Close the span of an alias and open the next, with its event, in the caller's transaction. Raises VersionLocked."""
+    hold_registry(tx, ws.project)
     now = ws.clock.now()
     before = _held(tx, ws.project, candidate.key).get(alias)
     if before == candidate.version:

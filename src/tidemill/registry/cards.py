@@ -10,6 +10,7 @@ from tidemill.core.signature import ModelSpec
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.bundles import read_spec
 from tidemill.registry.locks import check_unlocked
+from tidemill.registry.models import hold_registry
 from tidemill.registry.versions import ModelVersion, bundle_of, fetch_key, touch_version
 
 TASK = "tabular-classification"
@@ -80,6 +81,7 @@ def attach_card(ws: Workspace, version: ModelVersion, markdown: str) -> ModelVer
     ws.require("registry.write", version.name)
     digest = ws.objects.put(markdown.encode())
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         check_unlocked(tx, ws.project, version)
         touch_version(tx, ws.project, version, at=ws.clock.now(), card=digest)
         return fetch_key(tx, ws.project, version.key, version.version)

@@ -12,7 +12,7 @@ from tidemill.core.ids import EventId, ModelName, new_id
 from tidemill.core.values import Value
 from tidemill.govern.roles import allows
 from tidemill.govern.workspace import Workspace
-from tidemill.registry.models import fetch_model
+from tidemill.registry.models import fetch_model, hold_registry
 from tidemill.registry.names import check_text
 from tidemill.registry.versions import fetch_version
 
@@ -78,6 +78,7 @@ def comment(ws: Workspace, model: str, text: str, *, version: int | None = None,
     _check(text)
     now = ws.clock.now()
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         key, name = _place(tx, ws.project, model, version)
         made = Comment(id=new_id(), version=version, actor=ws.actor.id, at=now, text=text, edited_at=None)
         row = {"id": made.id, "model": key, "version": version or WHOLE, "actor": ws.actor.id, "at": now, "text": text, "valid_from": now}
@@ -92,6 +93,7 @@ def edit_comment(ws: Workspace, id: str, text: str, *, cause: EventId | None = N
     ws.require("registry.write", id)
     _check(text)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         row = _current(tx, ws.project, id)
         if row.actor != ws.actor.id:
             raise NotYours(id, row.actor)
@@ -107,6 +109,7 @@ def delete_comment(ws: Workspace, id: str, *, cause: EventId | None = None) -> N
     """Take a comment back: it is shown no more, and kept. Raises NotFound, NotYours."""
     ws.require("registry.write", id)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         row = _current(tx, ws.project, id)
         if row.actor != ws.actor.id and not allows(ws.actor.role, "registry.admin"):
             raise NotYours(id, row.actor)

@@ -17,6 +17,7 @@ from tidemill.registry.models import (
     RegisteredModel,
     fetch_model,
     find_model,
+    hold_registry,
     touch_model,
     write_model_tags,
 )
@@ -78,6 +79,7 @@ def change_model(
         raise Invalid(f"owner {owner[:80]!r} is not usable; expected the name of a person or team, of 1 to 256 characters")
     try:
         with ws.catalog.transaction() as tx:
+            hold_registry(tx, ws.project)
             return _change(
                 ws,
                 tx,
@@ -147,6 +149,7 @@ def describe_version(
     ws.require("registry.write", name)
     check_text(description, "description")
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         found = _open_version(tx, ws.project, name, version)
         touch_version(tx, ws.project, found, at=ws.clock.now(), description=description)
         if description != found.description:
@@ -160,6 +163,7 @@ def tag_model(ws: Workspace, name: str, tags: Mapping[str, str], *, reason: str 
     for key, value in tags.items():
         check_tag(key, value)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         model = _open_model(tx, ws.project, name)
         write_model_tags(tx, ws.project, model.key, tags)
         ws.record(tx, ModelTagged(model=model.name, version=None, set=tuple(tags)), subject=model.subject, reason=reason, cause=cause)
@@ -169,6 +173,7 @@ def untag_model(ws: Workspace, name: str, key: str, *, reason: str = "", cause: 
     """Take a tag of a model away; return whether it was there. Raises ModelNotFound, VersionLocked."""
     ws.require("registry.write", name)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         model = _open_model(tx, ws.project, name)
         mine = (MODEL_TAGS.c.project == ws.project) & (MODEL_TAGS.c.model == model.key) & (MODEL_TAGS.c.tag == key)
         there = bool(tx.execute(delete(MODEL_TAGS).where(mine)).rowcount)
@@ -184,6 +189,7 @@ def tag_version(ws: Workspace, name: str, version: int, tags: Mapping[str, str],
     for key, value in tags.items():
         check_tag(key, value)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         found = _open_version(tx, ws.project, name, version)
         write_version_tags(tx, ws.project, found, tags)
         ws.record(tx, ModelTagged(model=found.name, version=version, set=tuple(tags)), subject=found.subject, reason=reason, cause=cause)
@@ -193,6 +199,7 @@ def untag_version(ws: Workspace, name: str, version: int, key: str, *, reason: s
     """Take a tag of a version away; return whether it was there. Raises ModelNotFound, VersionLocked."""
     ws.require("registry.write", name)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         found = _open_version(tx, ws.project, name, version)
         mine: Any = (VERSION_TAGS.c.project == ws.project) & (VERSION_TAGS.c.model == found.key) & (VERSION_TAGS.c.version == version)
         there = bool(tx.execute(delete(VERSION_TAGS).where(mine, VERSION_TAGS.c.tag == key)).rowcount)

@@ -13,7 +13,7 @@ from tidemill.core.ids import EventId, ModelName
 from tidemill.core.values import Value, fields_of
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.locks import check_unlocked
-from tidemill.registry.models import RegisteredModel, batched, fetch_model, touch_model
+from tidemill.registry.models import RegisteredModel, batched, fetch_model, hold_registry, touch_model
 from tidemill.registry.promotion import check_override, check_promotable, permission
 from tidemill.registry.versions import (
     MODEL_VERSIONS,
@@ -96,6 +96,7 @@ def move(
     if archive and wanted in ("", ARCHIVED):
         raise Invalid(f"nothing can be archived by a move to {wanted or 'no environment'!r}; expected dev, staging or production")
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         candidate = fetch_version(tx, ws.project, model, version)
         if wanted == PRODUCTION:
             check_promotable(candidate, override=override)

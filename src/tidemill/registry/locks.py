@@ -11,7 +11,7 @@ from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import EventId, ModelName
 from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
-from tidemill.registry.models import RegisteredModel, fetch_model
+from tidemill.registry.models import RegisteredModel, fetch_model, hold_registry
 from tidemill.registry.versions import ModelVersion, fetch_version
 
 WHOLE = 0  # the version that stands for the model as such
@@ -76,6 +76,7 @@ def lock(ws: Workspace, model: str, version: int | None = None, *, reason: str, 
         raise Invalid("a lock needs a reason, so that others know what to wait for; say why with --reason")
     now = ws.clock.now()
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         key, name, number = _place(tx, ws.project, model, version)
         held = _held(tx, ws.project, key, number)
         if held is not None:
@@ -90,6 +91,7 @@ def unlock(ws: Workspace, model: str, version: int | None = None, *, reason: str
     """Take the lock of a version, or with None that of the whole model, away. Raises NotFound when it is not locked."""
     ws.require("registry.approve", model)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         key, name, number = _place(tx, ws.project, model, version)
         held = _held(tx, ws.project, key, number)
         if held is None:

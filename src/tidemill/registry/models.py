@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, Table, func, literal_column, select, update
 
-from tidemill.catalog.events import EventBody, read_events
+from tidemill.catalog.events import HEADS, EventBody, read_events
 from tidemill.catalog.schema import METADATA, Moment, Text, insert_new, upsert
 from tidemill.core.errors import Conflict, NotFound
 from tidemill.core.ids import EventId, ModelName
@@ -124,6 +124,7 @@ def create_model(
     for key, value in (tags or {}).items():
         check_tag(key, value)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         made = write_model(ws, tx, name, description=description)
         if made is None:
             raise ModelExists(name)
@@ -188,9 +189,13 @@ def find_key(tx: Connection, project: str, key: str) -> RegisteredModel | None:
     return None if row is None else models_of(tx, project, [row])[0]
 
 
-def claim_model(tx: Connection, project: str, key: str) -> None:
-    """Hold a model until the transaction's end, so that two writers count its versions one after the other."""
-    tx.execute(select(MODELS.c.key).where(MODELS.c.project == project, MODELS.c.key == key).with_for_update())
+def hold_registry(tx: Connection, project: str) -> None:
+    """Let nobody else change the registry until the transaction's end: what is read from here on stays true, aliases, locks and numbers.
+
+    What is held is the head of the project's events: whoever changes anything comes to it at last, and a rollout comes to it first, so
+    that with another lock two could wait for each other.
+    """
+    tx.execute(select(HEADS.c.seq).where(HEADS.c.project == project).with_for_update())
 
 
 def missing(tx: Connection, project: str, reference: str, name: str) -> ModelNotFound:

@@ -21,6 +21,7 @@ from tidemill.registry.models import (
     RegisteredModel,
     fetch_model,
     find_model,
+    hold_registry,
     models_of,
     touch_model,
 )
@@ -69,6 +70,7 @@ def delete_model(ws: Workspace, name: str, *, reason: str = "", cause: EventId |
     """Put a model with all its versions into the trash; its name is free at once. Raises ModelNotFound, VersionLocked."""
     ws.require("registry.write", name)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         model = fetch_model(tx, ws.project, name)
         check_all_unlocked(tx, ws.project, model)
         now = ws.clock.now()
@@ -82,6 +84,7 @@ def restore_model(ws: Workspace, name: str, *, reason: str = "", cause: EventId 
     ws.require("registry.write", name)
     try:
         with ws.catalog.transaction() as tx:
+            hold_registry(tx, ws.project)
             model = _deleted_model(tx, ws.project, name)
             if find_model(tx, ws.project, model.name) is not None:
                 raise ModelExists(model.name)
@@ -99,6 +102,7 @@ def delete_version(ws: Workspace, name: str, version: int, *, reason: str = "", 
     """
     ws.require("registry.write", name)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         found = fetch_version(tx, ws.project, name, version)
         check_unlocked(tx, ws.project, found)
         for alias, number in aliases_of(tx, ws.project, [found.name]).get(found.name, {}).items():
@@ -115,6 +119,7 @@ def restore_version(ws: Workspace, name: str, version: int, *, reason: str = "",
     """Bring a version of a model back from the trash, without the aliases and the environment it had. Raises NotInTrash."""
     ws.require("registry.write", name)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         model = fetch_model(tx, ws.project, name)
         query = named_versions().where(MODEL_VERSIONS.c.project == ws.project, MODEL_VERSIONS.c.model == model.key)
         row = tx.execute(query.where(MODEL_VERSIONS.c.version == version, MODEL_VERSIONS.c.deleted_at.is_not(None))).one_or_none()
@@ -145,10 +150,11 @@ def purge(ws: Workspace, *, before: datetime, keep: Sequence[str] = ()) -> list[
     ws.require("registry.admin")
     kept, removed = set(keep), []
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         query = named_versions().where(MODEL_VERSIONS.c.project == ws.project)
         gone = (MODEL_VERSIONS.c.deleted_at < before) | (MODELS.c.deleted_at < before)
         query = query.where(gone).order_by(MODEL_VERSIONS.c.model, MODEL_VERSIONS.c.version)
-        for version in versions_of(tx, ws.project, tx.execute(query.with_for_update()).all()):  # nobody restores them from here on
+        for version in versions_of(tx, ws.project, tx.execute(query).all()):
             if version.node not in kept:
                 _purge_version(ws, tx, version)
                 removed.append(version.node)
@@ -158,7 +164,7 @@ def purge(ws: Workspace, *, before: datetime, keep: Sequence[str] = ()) -> list[
             .exists()
         )
         dead = select(MODELS).where(MODELS.c.project == ws.project, MODELS.c.deleted_at < before, empty)
-        for model in models_of(tx, ws.project, tx.execute(dead.order_by(MODELS.c.key).with_for_update()).all()):
+        for model in models_of(tx, ws.project, tx.execute(dead.order_by(MODELS.c.key)).all()):
             _purge_model(ws, tx, model)
             removed.append(model.subject)
     return removed

@@ -20,8 +20,8 @@ from tidemill.registry.models import (
     MODELS,
     RegisteredModel,
     batched,
-    claim_model,
     fetch_model,
+    hold_registry,
     index_values,
     missing,
     touch_model,
@@ -183,6 +183,7 @@ def register(
     nodes = (f"service:{found.spec.feature_service}",) if found.spec and found.spec.feature_service else ()
     kept = keep_results(ws, f"model:{name}", checks)
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         model = write_model(ws, tx, name, description=description) or fetch_model(tx, ws.project, name)
         if once and (same := _same(tx, ws.project, model, bundle, run)) is not None:
             return same
@@ -212,6 +213,7 @@ def create_version(
     check_text(description, "description")
     tree = None if bundle is None else (bundle, read_tree(ws.objects, bundle))
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)
         model = fetch_model(tx, ws.project, name)
         return _write_version(
             ws, tx, model, origin, tree=tree, description=description, tags=tags or {}, wanted=wanted, reason=reason, cause=cause
@@ -236,7 +238,6 @@ def _write_version(
     for key, value in tags.items():
         check_tag(key, value)
     now, results = ws.clock.now(), [record.result for record in checks]
-    claim_model(tx, ws.project, model.key)
     mine = (MODEL_VERSIONS.c.project == ws.project) & (MODEL_VERSIONS.c.model == model.key)
     number = (tx.execute(select(func.max(MODEL_VERSIONS.c.version)).where(mine)).scalar_one_or_none() or 0) + 1
     if (
@@ -267,8 +268,7 @@ def _write_version(
 
 
 def _same(tx: Connection, project: str, model: RegisteredModel, bundle: Digest, run: RunId | None) -> ModelVersion | None:
-    """Return the version of a model that is of a tree and a run, if there is one. Whoever writes another meanwhile waits."""
-    claim_model(tx, project, model.key)
+    """Return the version of a model that is of a tree and a run, if there is one."""
     mine = (MODEL_VERSIONS.c.model == model.key) & (MODEL_VERSIONS.c.bundle == bundle) & (MODEL_VERSIONS.c.run == run)
     found = versions_of(tx, project, tx.execute(living_versions(project).where(mine).order_by(MODEL_VERSIONS.c.version).limit(1)).all())
     return found[0] if found else None
