@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.measure import Options, Report, options, seconds
 from benchmarks.tracking import servers
-from benchmarks.tracking.bench_wire import OURS, THEIRS, run
+from benchmarks.tracking.bench_wire import OURS, THEIRS, Clients
 from benchmarks.tracking.fill import fill_mlflow, fill_tidemill
 from tests.services import postgres_server
 
@@ -25,11 +25,11 @@ SEARCHES = {
 FILTERED = {"filter": "metrics.metric_1 > 0.5 AND params.param_3 = '7'", "order_by": ["metrics.metric_2 DESC"]}
 
 
-def through_client(report: Report, told: Options, name: str, server: servers.Server, experiment: str, count: int) -> None:
+def through_client(report: Report, told: Options, clients: Clients, name: str, server: servers.Server, experiment: str, count: int) -> None:
     """Ask by way of MLflow's client, whose own work is in the figures."""
     for task, what in SEARCHES.items():
         rounds = told.rounds(1 if task == "page_through" else 5)
-        found = [run(server.url, task, count, experiment)[0] * 1000 for _ in range(rounds)]
+        found = [clients.run(server.url, task, count, experiment)[0] * 1000 for _ in range(rounds)]
         against = f"{what}: {THEIRS}" if name == OURS else None
         report.add(f"{what}: {name}", "ms", found, against=against)
 
@@ -64,15 +64,16 @@ def main(told: Options) -> Report:
     small, large = told.size(10_000, 30), told.size(100_000, 60)
     workload = f"runs of 50 metrics, 10 params and 2 tags in one experiment; 100 runs an answer; {small:,} runs, then {large:,}"
     report = Report("searches over runs", workload, ("mlflow", "tidemill"))
+    clients = Clients()
     with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as name:
         folder = Path(name)
         experiment = fill_tidemill(folder / "small", small)
         with servers.tidemill(folder / "small") as server:
-            through_client(report, told, OURS, server, experiment, small)
+            through_client(report, told, clients, OURS, server, experiment, small)
             over_http(report, told, server, experiment, f"tidemill, {small:,} runs")
         experiment = fill_mlflow(folder / "mlflow.db", small)
         with servers.mlflow(folder / "mlflow.db") as server:
-            through_client(report, told, THEIRS, server, experiment, small)
+            through_client(report, told, clients, THEIRS, server, experiment, small)
             over_http(report, told, server, experiment, f"mlflow, {small:,} runs", peer=False)
         experiment = fill_tidemill(folder / "large", large)
         with servers.tidemill(folder / "large") as server:
@@ -82,6 +83,7 @@ def main(told: Options) -> Report:
                 experiment = fill_tidemill(folder / "postgres", small, catalog=url)
                 server = stack.enter_context(servers.tidemill(folder / "postgres", catalog=url))
                 over_http(report, told, server, experiment, f"tidemill on PostgreSQL, {small:,} runs")
+    clients.close()
     return report
 
 

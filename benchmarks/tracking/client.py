@@ -1,8 +1,10 @@
-"""What one process of MLflow's real client does to a server: `python client.py URI TASK COUNT` prints how long it took.
+"""What one process of MLflow's real client does to a server: tasks as lines of JSON on standard input, `[URI, TASK, COUNT, PLACE]`.
 
-It waits for a line on standard input before the clock runs, so that several begin together.
+For each it makes ready, prints where it will work, waits for a line before the clock runs, so that several processes begin
+together, and prints how long it took.
 """
 
+import json
 import logging
 import os
 import sys
@@ -104,8 +106,14 @@ SEARCHES: dict[str, Callable[[MlflowClient, str, int], None]] = {
     "search_like": lambda client, place, count: search(client, place, count, filter_string="tags.team LIKE '%1'"),
     "page_through": page_through,
 }
+
+
+def new_experiment(client: MlflowClient, place: str, count: int) -> None:
+    """Nothing: making ready makes the experiment."""
+
+
 TASKS = {
-    task.__name__: task for task in (single_calls, batches, whole_runs, history, upload_large, upload_small, download_small)
+    task.__name__: task for task in (single_calls, batches, whole_runs, history, upload_large, upload_small, download_small, new_experiment)
 } | SEARCHES  # fmt: skip
 _clock: list[float] = []
 
@@ -117,22 +125,39 @@ def timed(act: Callable[[], object]) -> None:
     _clock.append(perf_counter() - begin)
 
 
-def main(uri: str, task: str, count: int, place: str) -> None:
+def main() -> None:
     logging.disable(logging.WARNING)
-    client = MlflowClient(uri)
-    if task not in SEARCHES and task not in ("whole_runs", "history", "download_small"):
+    for line in sys.stdin:
+        uri, task, count, place = json.loads(line)
+        client = MlflowClient(uri)
+        _clock.clear()
+        place = ready(client, task, count, place)
+        tell(place)
+        sys.stdin.readline()
+        begin = perf_counter()
+        TASKS[task](client, place, count)
+        tell(str(_clock[0] if _clock else perf_counter() - begin))
+
+
+def ready(client: MlflowClient, task: str, count: int, place: str) -> str:
+    """Make what a task needs; return the run or experiment that it is done to."""
+    if task == "new_experiment":
+        return client.create_experiment(place)
+    if task in SEARCHES:
+        if task != "page_through":
+            TASKS[task](client, place, count)  # the first search opens connections and caches on every side
+    elif task not in ("whole_runs", "history", "download_small"):
         place = client.create_run(place).info.run_id
     if task in ("single_calls", "batches"):
         client.log_metric(place, "warm", 1.0)
-    if task in SEARCHES and task != "page_through":
-        TASKS[task](client, place, count)  # the first search opens connections and caches on every side
-    sys.stdout.write(f"{place}\n")
+    return place
+
+
+def tell(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-    sys.stdin.readline()
-    begin = perf_counter()
-    TASKS[task](client, place, count)
-    sys.stdout.write(f"{_clock[0] if _clock else perf_counter() - begin}\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main()
