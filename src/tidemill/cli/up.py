@@ -1,8 +1,6 @@
 """`tidemill up`: serve a workspace until stopped."""
 
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -16,6 +14,7 @@ from tidemill.core.settings import find_home, load_settings
 from tidemill.server.supervisor import Supervisor
 
 READY_S = 60.0
+PROBE_S = 0.5  # the port is open before anybody answers on it: look now and then whether somebody ever will
 
 
 @click.command()
@@ -47,12 +46,10 @@ def up(
         follow_supervisor()
     try:
         supervisor.start()
-        _prepare(folder, arguments)
-        running = supervisor.open()
-        transports = [HttpTransport(url, attempts=1) for url in (running.url, running.serve_url)]
-        ready = wait_until(lambda: supervisor.stopping.is_set() or all(map(_answers, transports)), timeout_s=READY_S, every_s=0.05)
-        if not ready:
-            raise Unavailable(f"the server did not become ready within {READY_S:.0f} s; see why in {supervisor.state / 'logs'}")
+        _await_ready(supervisor, supervisor.url)
+        # Only now: workers that serve find published who has to show a key.
+        supervisor.serve()
+        _await_ready(supervisor, supervisor.serve_url)
         running = supervisor.complete()
         text = f"dashboard and API  {running.url}\npredictions        {running.serve_url}\nstop with Ctrl-C"
         if not supervisor.stopping.is_set():
@@ -63,13 +60,10 @@ def up(
     return 0
 
 
-def _prepare(folder: Path, arguments: dict[str, Any]) -> None:
-    """Make or migrate the workspace, and publish it before any worker serves: keys are asked for from the first moment."""
-    from tidemill.deploy.publish import publish  # (half a second, while the control plane loads its own)
-    from tidemill.govern.workspace import init_workspace
-
-    with closing(init_workspace(folder, **arguments)) as ws:
-        publish(ws)
+def _await_ready(supervisor: Supervisor, url: str) -> None:
+    transport = HttpTransport(url, attempts=1, read_s=PROBE_S)
+    if not wait_until(lambda: supervisor.given_up() or _answers(transport), timeout_s=READY_S, every_s=0.02):
+        raise Unavailable(f"the server did not become ready within {READY_S:.0f} s; see why in {supervisor.state / 'logs'}")
 
 
 def _answers(transport: HttpTransport) -> bool:

@@ -23,15 +23,18 @@ CHUNK_BYTES = 1 << 20
 class HttpTransport:
     """Carries requests to the server at a URL."""
 
-    def __init__(self, url: str, *, token: str | None = None, attempts: int = 5, connections: int = 16) -> None:
-        """Connect lazily. attempts counts the first try too. Raises Invalid for a URL that is not http or https."""
+    def __init__(self, url: str, *, token: str | None = None, attempts: int = 5, connections: int = 16, read_s: float = READ_S) -> None:
+        """Connect lazily. attempts counts the first try too; read_s: seconds for an answer to come.
+
+        Raises Invalid for a URL that is not http or https.
+        """
         place = parse_url(url)
         if place.scheme not in ("http", "https") or not place.host:
             raise Invalid(f"server address {url!r} was not understood; expected a form like http://127.0.0.1:7700")
         pool = HTTPSConnectionPool if place.scheme == "https" else HTTPConnectionPool
         self.url = url.rstrip("/")
         self._prefix = (place.path or "").rstrip("/")
-        self._pool = pool(place.host, place.port, maxsize=connections, timeout=Timeout(connect=CONNECT_S, read=READ_S))
+        self._pool = pool(place.host, place.port, maxsize=connections, timeout=Timeout(connect=CONNECT_S, read=read_s))
         self._headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
         self._attempts = attempts
 

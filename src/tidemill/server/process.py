@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ import uvicorn
 
 from tidemill.core.errors import TidemillError
 from tidemill.core.process import follow_supervisor, on_stop, start_logging
-from tidemill.govern.workspace import open_workspace
+from tidemill.deploy.publish import publish
+from tidemill.govern.workspace import init_workspace, open_workspace
 from tidemill.server.app import create_app
 from tidemill.server.corked import CorkedProtocol
 
@@ -38,12 +38,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True, help="workspace folder")
     parser.add_argument("--fd", type=int, help="an open listening socket")
     parser.add_argument("--supervised", action="store_true", help="end when standard input does")
-    parser.add_argument("--held", action="store_true", help="wait for a byte on standard input before the workspace is opened")
+    parser.add_argument("--prepare", action="store_true", help="make or migrate the workspace first, and publish what is served")
     options = parser.parse_args(argv)
-    if options.held and not os.read(0, 1):
-        return 0  # whoever held it is gone
     try:
-        ws = open_workspace(options.home)
+        if options.prepare:
+            ws = init_workspace(options.home)
+            publish(ws)
+        else:
+            ws = open_workspace(options.home)
     except TidemillError as error:
         sys.stderr.write(f"tidemill: {error}\n")
         return 1

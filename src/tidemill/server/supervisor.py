@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -65,8 +64,8 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.started_s, self.pause_s, self.restarts = 0.0, 0.0, -1
 
-    def start(self, *, held: bool = False) -> None:
-        """Start the process, or start it again; held: it waits for `release` before it opens the workspace. Raises OSError."""
+    def start(self) -> None:
+        """Start the process, or start it again. Raises OSError."""
         self.started_s = elapsed()
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(
@@ -79,15 +78,6 @@ class Child:
                 start_new_session=True,
             )
         self.restarts += 1
-        if not held:
-            self.release()
-
-    def release(self) -> None:
-        """Let the process go on."""
-        if self.process is not None and self.process.stdin is not None:
-            with suppress(BrokenPipeError):  # it has died already: `run` will see that
-                self.process.stdin.write(b"\n")
-                self.process.stdin.flush()
 
     def dead(self) -> bool:
         return self.process is None or self.process.poll() is not None
@@ -120,7 +110,10 @@ class Supervisor:
         self.orphans: list[int] = []
 
     def start(self) -> None:
-        """Take the lock and the ports; let the control plane load its code meanwhile. Raises AlreadyUp, PortTaken, Invalid, Unavailable."""
+        """Take the lock and the ports; start the control plane, which makes the workspace ready and publishes what is served.
+
+        Raises AlreadyUp, PortTaken, Invalid, Unavailable.
+        """
         if self.settings.port == self.settings.serve_port != 0:
             raise Invalid(f"--port and --serve-port are both {self.settings.port}; expected two ports (0 picks a free one)")
         try:
@@ -142,17 +135,25 @@ class Supervisor:
             | {"TIDEMILL_PORT": str(control.getsockname()[1]), "TIDEMILL_SERVE_PORT": str(serve.getsockname()[1])}
         )
         workers = range(self.settings.serve_workers)
-        self._add("control", "tidemill.server.process", "--held", "--fd", str(control.fileno()), fd=control)
+        self._add("control", "tidemill.server.process", "--prepare", "--fd", str(control.fileno()), fd=control)
         for index in workers:
             self._add(f"serve-{index}", "tidemill.serving.worker", "--index", str(index), "--fd", str(serve.fileno()), fd=serve)
         self._add("controller", "tidemill.automate.controller")
         for index in range(self.settings.job_workers):
             self._add(f"worker-{index}", "tidemill.automate.worker", "--index", str(index))
-        self.children[0].start(held=True)
+        self.children[0].start()
+        self._write()
 
-    def open(self) -> Running:
-        """Let the control plane open the workspace, which is made by now, and start what answers predictions. Raises Unavailable."""
-        self.children[0].release()
+    def given_up(self) -> bool:
+        """Return whether it was told to stop. Raises Unavailable, in the control plane's own words, if that has ended."""
+        control = self.children[0]
+        if control.dead() and not self.stopping.is_set():
+            said = control.log.read_text("utf-8", "replace").strip().rpartition("\n")[2].removeprefix("tidemill: ")
+            raise Unavailable(said or f"the control plane ended at once; see why in {control.log}")
+        return self.stopping.is_set()
+
+    def serve(self) -> Running:
+        """Start what answers predictions. Raises Unavailable."""
         return self._start_children("serve-")
 
     def complete(self) -> Running:
