@@ -65,6 +65,23 @@ def forget_moves(ws: Workspace, origin: str, moved: Sequence[Move]) -> None:
             tx.execute(delete(MOVES).where(*_mine(ws, origin), MOVES.c.kind == move.kind, MOVES.c.theirs == move.theirs))
 
 
+def removed_moves(ws: Workspace, origin: str) -> list[Move]:
+    """Return the experiments, runs and logged models that came from an origin and are not even in the trash any more."""
+    ws.require("tracking.read", origin)
+    here = {
+        "experiment": (EXPERIMENTS, cast(EXPERIMENTS.c.id, Text)),
+        "run": (RUNS, RUNS.c.id),
+        "logged model": (LOGGED_MODELS, LOGGED_MODELS.c.id),
+    }
+    found: list[Move] = []
+    with ws.catalog.reading() as tx:
+        for kind, (table, identifier) in here.items():
+            there = select(table.c.id).where(table.c.project == MOVES.c.project, identifier == MOVES.c.ours).exists()
+            query = select(MOVES.c.kind, MOVES.c.theirs, MOVES.c.ours).where(*_mine(ws, origin), MOVES.c.kind == kind, ~there)
+            found += [Move(kind=row.kind, theirs=row.theirs, ours=row.ours) for row in tx.execute(query)]
+    return found
+
+
 def count_moved(ws: Workspace, origin: str) -> dict[str, int]:
     """Return how much of each kind is there now of what came from an origin: counted, not remembered."""
     ws.require("tracking.read", origin)

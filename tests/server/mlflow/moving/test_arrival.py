@@ -17,6 +17,7 @@ mlflow = pytest.importorskip("mlflow")
 
 from tests.server.mlflow.moving.filled import COUNTS, POINTS, T0, client_of, fill  # noqa: E402
 from tests.server.mlflow.registry import serving  # noqa: E402
+from tidemill.automate.upkeep import collect  # noqa: E402
 from tidemill.cli.main import main  # noqa: E402
 from tidemill.client.http import HttpTransport  # noqa: E402
 from tidemill.core.clock import from_micros, wait_until  # noqa: E402
@@ -25,15 +26,23 @@ from tidemill.govern.workspace import Workspace, init_workspace, open_workspace 
 from tidemill.registry.aliases import promote, read_aliases, read_version  # noqa: E402
 from tidemill.registry.bundles import describe_bundle  # noqa: E402
 from tidemill.registry.environments import read_environments  # noqa: E402
-from tidemill.registry.models import create_model, read_model  # noqa: E402
+from tidemill.registry.models import create_model, list_models, read_model  # noqa: E402
+from tidemill.registry.trash import delete_model, delete_version  # noqa: E402
 from tidemill.registry.versions import Origin, create_version, list_versions  # noqa: E402
 from tidemill.server.mlflow.moving.arrival import Arrival, bring  # noqa: E402
 from tidemill.server.mlflow.moving.origin import identity, open_store  # noqa: E402
-from tidemill.tracking.experiments import create_experiment, find_experiment, list_experiments, read_experiment  # noqa: E402
+from tidemill.tracking.experiments import (  # noqa: E402
+    create_experiment,
+    delete_experiment,
+    find_experiment,
+    list_experiments,
+    read_experiment,
+)
 from tidemill.tracking.files import files_below, run_folder  # noqa: E402
 from tidemill.tracking.inputs import read_links  # noqa: E402
 from tidemill.tracking.logged_models import read_logged_model  # noqa: E402
 from tidemill.tracking.runs import Run, delete_run, list_runs, metric_history, read_run, start_run  # noqa: E402
+from tidemill.tracking.trash import delete_runs  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -256,6 +265,28 @@ def test_a_run_in_use_that_went_to_their_trash_goes_to_ours(ws: Workspace, tmp_p
     empty = find_experiment(ws, "empty, ünd odd name #1")
     assert empty is not None
     assert empty.lifecycle == "deleted"
+
+
+def test_what_was_removed_here_comes_again(any_ws: Workspace, sqlite_store: Path) -> None:
+    first = brought(any_ws, str(sqlite_store))
+    one, two = named(any_ws, "run 1"), named(any_ws, "run 2")
+    (whole, *_) = [each for each in list_experiments(any_ws) if each.id != one.experiment_id and each.name != "Default"]
+    delete_runs(any_ws, [one.id, two.id])
+    delete_experiment(any_ws, whole.id)
+    assert brought(any_ws, str(sqlite_store)).fresh == 0, "what lies in the trash is here"
+    removed = collect(any_ws, now=True)
+    assert (one.id in removed.runs, two.id in removed.runs, whole.id in removed.experiments) == (False, True, True)
+    delete_version(any_ws, "delay", 1)
+    for model in list_models(any_ws):
+        if model.name != "delay":
+            delete_model(any_ws, model.name)
+    again = brought(any_ws, str(sqlite_store))
+    assert again.fresh > 0
+    assert (read_run(any_ws, one.id).lifecycle, read_run(any_ws, two.id).lifecycle) == ("deleted", "active")
+    counts, before = shown(again), shown(first)
+    assert {kind for kind in counts if counts[kind] != before[kind]} <= {"model versions", "model tags", "aliases"}  # of delay@1, deleted
+    delete_model(any_ws, "delay")
+    assert brought(any_ws, str(sqlite_store)).agrees
 
 
 def test_ids_and_numbers_that_are_taken_here_are_given_anew(ws: Workspace, sqlite_store: Path) -> None:

@@ -1,7 +1,8 @@
 """Bring an MLflow store here: what is not here yet, or has changed since. Killed at any moment and started again, it goes on.
 
 Each thing is claimed before it is made (so that a second try finds what the first left), and marked when all of it is here (so
-that a further import passes it over). Its id is kept where that is free.
+that a further import passes it over). Its id is kept where that is free. What was removed here for good comes again; what lies in
+the trash here stays there, but for models, whose names are free then.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
 from tidemill.server.mlflow.moving import store as theirs
 from tidemill.server.mlflow.moving.luggage import Luggage
-from tidemill.server.mlflow.moving.models import Brought, bring_models, count_models
+from tidemill.server.mlflow.moving.models import Brought, bring_models, count_models, removed_models
 from tidemill.server.mlflow.moving.origin import identity
 from tidemill.server.mlflow.moving.store import COUNTED, PARENT, File, Store
 from tidemill.tracking import experiments, inputs, logged_models, moves, runs
@@ -65,6 +66,7 @@ def bring(ws: Workspace, store: Store, *, watch: Watch = lambda _what, _count: N
     state.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=state, prefix="import-") as scratch:
         luggage = Luggage(ws, identity(store), store, Path(scratch), watch)
+        luggage.bring_again([*moves.removed_moves(ws, luggage.origin), *removed_models(luggage)])
         found = store.experiments()
         for experiment in found:
             _bring_runs(luggage, experiment)

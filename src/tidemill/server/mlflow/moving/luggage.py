@@ -100,6 +100,17 @@ class Luggage:
         move = self._known.get((kind, theirs or ""))
         return move.ours if move is not None else theirs or None
 
+    def bring_again(self, removed: Sequence[Move]) -> None:
+        """Let go of what came before and was removed here, so that it comes anew."""
+        if removed:
+            moves.forget_moves(self.ws, self.origin, removed)
+            for move in removed:
+                del self._known[move.kind, move.theirs]
+
+    def came(self, kind: str) -> list[Move]:
+        """Return all of a kind that came before."""
+        return [move for move in self._known.values() if move.kind == kind]
+
     def forget_the_gone(self) -> None:
         """Let go of what came before and is not there any more: it stays here, and is compared no longer."""
         gone = [move for place, move in self._known.items() if place not in self._met]
@@ -154,7 +165,7 @@ class Luggage:
         """Do something; what is refused is written down, and the import goes on."""
         try:
             return act()
-        except (Invalid, Conflict) as error:
+        except (Invalid, Conflict, NotFound) as error:
             self.note(f"{label}: {error}")
             return None
 

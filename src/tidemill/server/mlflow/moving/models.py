@@ -14,6 +14,7 @@ from tidemill.server.mlflow.moving.luggage import HERE, Luggage
 from tidemill.server.mlflow.moving.store import Model, Version
 from tidemill.server.mlflow.stages import stage_environments
 from tidemill.tracking.files import FileNotKept, tree_of
+from tidemill.tracking.moves import Move
 
 WHY = "brought from MLflow"
 EVERY = 1_000_000
@@ -25,6 +26,15 @@ class Brought(NamedTuple):
     theirs: Model
     name: str
     numbers: dict[int, int]
+
+
+def removed_models(luggage: Luggage) -> list[Move]:
+    """Return what came before of models that were deleted here since: the models, and their versions and aliases."""
+    living = {model.name for model in models.list_models(luggage.ws)}
+    gone = [move for move in luggage.came("model") if move.ours not in living]
+    names = {move.theirs for move in gone}
+    gone += [move for move in luggage.came("version") if move.theirs.rpartition("/")[0] in names]
+    return [*gone, *(move for move in luggage.came("alias") if move.theirs.rpartition("@")[0] in names)]
 
 
 def bring_models(luggage: Luggage) -> list[Brought]:
