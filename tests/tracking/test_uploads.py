@@ -146,5 +146,8 @@ def test_parts_that_nobody_comes_back_for_are_swept(ws: Workspace) -> None:
     keep_part(ws, DIGESTS[1], body(ws, PARTS[1]))
     (old,) = (ws.state / "tmp" / "parts").glob(f"*/{DIGESTS[0]}")
     os.utime(old, (0, 0))
-    assert sweep_parts(ws) == 3000
+    killed, under_way = body(ws, b"k" * 50), body(ws, b"u")  # what a killed server was writing, and what one writes now
+    os.utime(killed, (0, 0))
+    assert sweep_parts(ws) == 3050
+    assert (killed.exists(), under_way.exists()) == (False, True)
     assert [path.name for path in (ws.state / "tmp" / "parts").glob("*/*")] == [DIGESTS[1]]

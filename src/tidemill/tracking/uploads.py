@@ -123,13 +123,16 @@ def keep_whole(ws: Workspace, run: str, path: str, digest: str, size_bytes: int,
 
 
 def sweep_parts(ws: Workspace, *, older_than_s: float = PART_KEEP_S) -> int:
-    """Remove the parts of files that never became whole, of all projects; return the bytes that were freed."""
+    """Remove what is left of files that never became whole, of all projects; return the bytes that were freed.
+
+    These are parts that nobody asked to join, and files that a server was writing when it was killed.
+    """
     ws.require("tracking.admin")
-    freed, oldest = 0, wall() - older_than_s
-    for path in (ws.state / "tmp" / "parts").glob("*/*"):
+    freed, oldest, folder = 0, wall() - older_than_s, ws.state / "tmp"
+    for path in (*folder.glob("*"), *(folder / "parts").glob("*/*")):
         with suppress(FileNotFoundError):
             stat = path.stat()
-            if stat.st_mtime < oldest:
+            if path.is_file() and stat.st_mtime < oldest:
                 path.unlink()
                 freed += stat.st_size
     return freed
