@@ -63,7 +63,7 @@ HELP: Mapping[str, str] = {
     "port": "port of the control plane and dashboard; 0 picks a free one",
     "serve_port": "port of the serving workers; 0 picks a free one",
     "serve_workers": "number of serving worker processes",
-    "job_workers": "number of processes that run pipelines",
+    "job_workers": "number of processes that run jobs: pipelines, and upkeep at its time",
     "authentication": "off (one local owner), or keys (every call carries an API key)",
     "journal_sync": "an acknowledged prediction survives: process = a killed process, disk = a power cut (slower)",
     "body_limit_bytes": "largest request body taken, in bytes; what the SDK logs comes in up to 4 MB at once",
