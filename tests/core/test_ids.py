@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.core.errors import Invalid
-from tidemill.core.ids import check_name, new_id, new_run_id, uuid7_hex
+from tidemill.core.ids import check_name, new_id, new_ids, new_run_id, uuid7_hex
 
 
 def test_an_id_is_a_uuid_of_version_7_of_this_moment() -> None:
@@ -20,17 +20,21 @@ def test_an_id_is_a_uuid_of_version_7_of_this_moment() -> None:
 
 def test_the_example_of_the_standard() -> None:
     # RFC 9562, appendix A.6: 2022-02-22 19:22:22 UTC, rand_a 0xCC3, rand_b 0x18C4DC0C0C07398F
-    assert uuid7_hex(0x017F22E279B0, (0xCC3 << 62) | 0x18C4DC0C0C07398F) == "017f22e279b07cc398c4dc0c0c07398f"
+    assert uuid7_hex(0x017F22E279B0, "cc318c4dc0c0c07398f0") == "017f22e279b07cc398c4dc0c0c07398f"
 
 
-@given(st.integers(0, 2**48 - 1), st.integers(0, 2**48 - 1), st.integers(0, 2**74 - 1), st.integers(0, 2**74 - 1))
-def test_ids_sort_by_time_then_by_chance(one: int, other: int, left: int, right: int) -> None:
-    assert (uuid7_hex(one, left) < uuid7_hex(other, right)) == ((one, left) < (other, right))
-    assert len(uuid7_hex(one, left)) == 32
+_DIGITS = st.text("0123456789abcdef", min_size=20, max_size=20)
+
+
+@given(st.integers(0, 2**48 - 1), st.integers(0, 2**48 - 1), _DIGITS, _DIGITS)
+def test_ids_sort_by_time(one: int, other: int, left: str, right: str) -> None:
+    made = uuid.UUID(uuid7_hex(one, left))
+    assert (made.version, made.variant, made.int >> 80) == (7, uuid.RFC_4122, one)
+    assert one == other or (uuid7_hex(one, left) < uuid7_hex(other, right)) == (one < other)
 
 
 def test_ids_are_distinct() -> None:
-    assert len({new_run_id() for _ in range(10_000)}) == 10_000
+    assert len({new_run_id() for _ in range(10_000)} | set(new_ids(10_000))) == 20_000
 
 
 @pytest.mark.parametrize("name", ["a", "7", "delay-weekly", "a.b_c-d", "N" * 128])

@@ -135,9 +135,8 @@ def wall_micros() -> int:
     return time.time_ns() // 1000
 
 
-def elapsed() -> float:
-    """Return seconds of a monotonic timer: differences of it are latencies."""
-    return time.perf_counter()
+# Seconds of a monotonic timer: differences of it are latencies. The function itself, for it is called several times a prediction.
+elapsed = time.perf_counter
 
 
 def wait_until(ready: Callable[[], bool], *, timeout_s: float, every_s: float = 0.01, slowest_s: float | None = None) -> bool:

@@ -7,6 +7,7 @@ import msgspec
 
 from tidemill.core.errors import Invalid
 
+Raw = msgspec.Raw
 T = TypeVar("T")
 
 _ENCODER = msgspec.json.Encoder()
@@ -58,6 +59,20 @@ class Reader(Generic[T]):
             raise Invalid(f"{what} is not valid JSON: {error}") from error
 
 
+class Attempt(Generic[T]):
+    """Reads JSON of one narrow type, very fast, and says when it is not of that type, so that a slower reader can tell what it is."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def read(self, data: bytes) -> T | None:
+        """Return the value, None for what does not fit."""
+        try:
+            return self._decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+
 def decode_any(data: bytes | str, *, what: str = "JSON") -> Any:
     """Read JSON as plain dicts and lists. Raises Invalid."""
     return decode(data, Any, what=what)
@@ -85,6 +100,11 @@ def schemas(kinds: list[Any], *, ref_template: str) -> tuple[list[dict[str, Any]
 def pack(value: Any) -> bytes:
     """Return the MessagePack of plain data or a value: the journal's compact form."""
     return msgspec.msgpack.encode(value)
+
+
+def packed(value: Any) -> Raw:
+    """Return a value packed already, to stand as it is in what is packed later."""
+    return Raw(pack(value))
 
 
 def unpack(data: bytes, kind: type[T]) -> T:

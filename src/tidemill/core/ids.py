@@ -1,7 +1,7 @@
 """Names and ids. Ids sort by the time they were made (UUID version 7, RFC 9562)."""
 
+import os
 import re
-import secrets
 import time
 from functools import lru_cache
 from typing import NewType
@@ -20,18 +20,24 @@ KEY_MAX = 250
 # Letters of what stands behind a key, and of an experiment's name.
 PARAM_MAX, TAG_MAX = 6000, 8000
 EXPERIMENT_MAX = 500
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}  # the two bits that mark RFC 9562's layout
 _KEY = re.compile(r"[/\w.\- :]+")
 
 
 def new_id() -> str:
     """Return 32 hex digits of a fresh UUIDv7: 48 bits of milliseconds, then randomness."""
-    return uuid7_hex(time.time_ns() // 1_000_000, secrets.randbits(74))
+    return new_ids(1)[0]
 
 
-def uuid7_hex(millis: int, randomness: int) -> str:
-    """Return the UUIDv7 of a time and 74 random bits as 32 hex digits. Source: RFC 9562, section 5.7."""
-    high, low = randomness >> 62, randomness & ((1 << 62) - 1)
-    return f"{(millis << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low:032x}"
+def new_ids(count: int) -> list[str]:
+    """Return that many fresh UUIDv7s of this moment, cheaper than one by one."""
+    millis, random = time.time_ns() // 1_000_000, os.urandom(10 * count).hex()
+    return [uuid7_hex(millis, random[at : at + 20]) for at in range(0, 20 * count, 20)]
+
+
+def uuid7_hex(millis: int, random: str) -> str:
+    """Return the UUIDv7 of a time and 20 random hex digits as 32 hex digits. Source: RFC 9562, section 5.7."""
+    return f"{millis:012x}7{random[:3]}{_VARIANT[random[3]]}{random[4:19]}"
 
 
 def new_run_id() -> RunId:

@@ -221,18 +221,21 @@ def _segment_table(path: Path, window: Window | None, *, holding: str | None = N
         return PREDICTIONS.empty_table()
     low, high = (micros(window.start), micros(window.end)) if window is not None else (0, 0)
     wanted: Callable[[int], bool] = (lambda at: low <= at < high) if window is not None else (lambda _: True)
-    groups: dict[tuple[str, ...], list[Any]] = {}
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Any]] = {}
     kind = PredictionRecord if with_inputs else PredictionHead
     for frame in frames(data, wanted):
         payload = frame.payload()
         if payload is None or (holding is not None and holding.encode() not in payload):
             continue
         record = unpack(payload, kind)
-        groups.setdefault(tuple(record.columns) if isinstance(record, PredictionRecord) else (), []).append(record)
-    return _whole([_records_table(names, records) for names, records in groups.items()])
+        names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        if isinstance(record, PredictionRecord):
+            names = (tuple(record.columns), tuple(record.block.names) if record.block is not None else ())
+        groups.setdefault(names, []).append(record)
+    return _whole([_records_table(single, block, records) for (single, block), records in groups.items()])
 
 
-def _records_table(names: tuple[str, ...], records: Sequence[Any]) -> pa.Table:
+def _records_table(names: tuple[str, ...], block: tuple[str, ...], records: Sequence[Any]) -> pa.Table:
     sizes = np.array([len(record.ids) for record in records])
     variants = [record.variants[place] for record in records for place in record.variant]
 
@@ -253,6 +256,10 @@ def _records_table(names: tuple[str, ...], records: Sequence[Any]) -> pa.Table:
     }
     for name in names:
         columns[INPUT + name] = _column([value for record in records for value in record.columns[name]])
+    if block:
+        matrices = [np.frombuffer(record.block.data, record.block.dtype).reshape(-1, len(block)) for record in records]
+        whole = np.concatenate(matrices, dtype=np.float64)
+        columns |= {INPUT + name: pa.array(whole[:, place], from_pandas=True) for place, name in enumerate(block)}
     return pa.table(columns)
 
 

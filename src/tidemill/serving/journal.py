@@ -32,11 +32,19 @@ _FRAME = struct.Struct("<IIq")  # bytes of the payload, CRC-32 of event time and
 _MOMENT = struct.Struct("<q")
 
 
+class PackedBlock(Value, frozen=True, kw_only=True):
+    """Columns of numbers, row by row: little-endian float32 (`<f4`) or float64 (`<f8`). NaN means missing."""
+
+    names: list[str]
+    dtype: str
+    data: bytes
+
+
 class PredictionRecord(Value, frozen=True, kw_only=True):
     """One request's rows that one or more variants answered. Lists run along the rows.
 
     at: event time, received: real time, both microseconds since 1970. variant holds places in variants: (name, model, version).
-    columns: what came with the request and what was looked up. shadow: nobody was told.
+    columns and block: what came with the request and what was looked up. shadow: nobody was told.
     """
 
     at: int
@@ -49,6 +57,7 @@ class PredictionRecord(Value, frozen=True, kw_only=True):
     shadow: bool
     latency_ms: float
     trace_id: str
+    block: PackedBlock | None = None
 
 
 class PredictionHead(Wire, frozen=True, kw_only=True):

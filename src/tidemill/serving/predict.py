@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.core.clock import Clock, elapsed, micros, wall
+from tidemill.core.codec import Raw, packed
 from tidemill.core.errors import Invalid
-from tidemill.core.ids import new_id
+from tidemill.core.ids import new_ids
 from tidemill.core.signature import ModelSpec
 from tidemill.core.values import Value
 from tidemill.features.online import FeatureReader
+from tidemill.serving.block import Block
 from tidemill.serving.config import EndpointConfig, VariantConfig
-from tidemill.serving.journal import EndpointJournal, FailureRecord, JournalUnavailable, PredictionRecord
+from tidemill.serving.journal import EndpointJournal, FailureRecord, JournalUnavailable, PackedBlock, PredictionRecord
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.route import choose
 from tidemill.serving.rows import Rows, RowSchema, row_schema
@@ -54,12 +56,12 @@ class LoadedVariant:
 
 
 class Answered:
-    """What came of a request: the answer, and the work for shadows that is to be done once it is out."""
+    """What came of a request, in lists along its rows, and the work for shadows that is to be done once the answer is out."""
 
-    __slots__ = ("answer", "shadow")
+    __slots__ = ("chosen", "ids", "scores", "shadow")
 
-    def __init__(self, answer: PredictAnswer, shadow: "ShadowWork | None") -> None:
-        self.answer, self.shadow = answer, shadow
+    def __init__(self, ids: list[str], scores: list[float], chosen: list[str], shadow: "ShadowWork | None") -> None:
+        self.ids, self.scores, self.chosen, self.shadow = ids, scores, chosen, shadow
 
 
 class ShadowWork:
@@ -67,9 +69,7 @@ class ShadowWork:
 
     __slots__ = ("at", "chosen", "columns", "endpoint", "ids", "trace_id")
 
-    def __init__(
-        self, endpoint: "Endpoint", ids: list[str], columns: dict[str, Column], chosen: list[str], at: datetime, trace_id: str
-    ) -> None:
+    def __init__(self, endpoint: "Endpoint", ids: list[str], columns: Columns, chosen: list[str], at: datetime, trace_id: str) -> None:
         self.endpoint, self.ids, self.columns, self.chosen, self.at, self.trace_id = endpoint, ids, columns, chosen, at, trace_id
 
     def run(self) -> list[PredictionRecord | FailureRecord]:
@@ -92,6 +92,8 @@ class Endpoint:
         routed = [variants[name].spec for name, share in config.route.shares.items() if share > 0]
         shadows = [variants[name].spec for name in config.shadows]
         self.schema: RowSchema = row_schema(config.key, routed, shadows, config.features, config.route.sticky_by)
+        self._answering = [name for name, share in config.route.shares.items() if share > 0]
+        self._names: dict[tuple[str, ...], Raw] = {}
 
     @property
     def main(self) -> LoadedVariant:
@@ -106,23 +108,25 @@ class Endpoint:
         are not to be had, ModelFailed.
         """
         at = rows.at or self._clock.now()
-        ids = rows.ids or [new_id() for _ in range(rows.count)]
-        columns: dict[str, Column] = dict(rows.columns)
+        ids = rows.ids or new_ids(rows.count)
+        columns: Columns = rows.columns
         if self._features is not None:
             before = elapsed()
-            columns.update(self._features.read(columns, at))
+            columns = {**columns, **self._features.read(columns, at)}
             self._metrics.features(elapsed() - before)
-        chosen = choose(self.config.route, self._units(ids, columns))
+        chosen = self._answering * rows.count if len(self._answering) == 1 else choose(self.config.route, self._units(ids, columns))
         scores, names = self._run(chosen, columns, rows.count, at)
         configs = [self.variants[name].config for name in names]
         places = {name: place for place, name in enumerate(names)}
-        variant = [places[name] for name in chosen]
+        variant = [places[name] for name in chosen] if len(names) > 1 else [0] * rows.count
         values: list[float] = scores.tolist()
+        block = columns if isinstance(columns, Block) else None
         record = PredictionRecord(
             at=micros(at),
             received=int(wall() * 1e6),
             ids=ids,
-            columns={name: plain(column) for name, column in columns.items()},
+            columns={} if block is not None else {name: plain(column) for name, column in columns.items()},
+            block=self._packed(block) if block is not None else None,
             scores=values,
             variant=variant,
             variants=[(config.name, config.model, config.version) for config in configs],
@@ -133,10 +137,9 @@ class Endpoint:
         before = elapsed()
         self.journal.predictions.append(record, at=record.at)
         self._metrics.journaled(elapsed() - before)
-        for name in names:
-            self._metrics.predicted(self.variants[name].config, chosen.count(name))
-        answer = self._answer(ids, values, chosen)
-        return Answered(answer, ShadowWork(self, ids, columns, chosen, at, trace_id) if self.config.shadows else None)
+        for config in configs:
+            self._metrics.predicted(config, chosen.count(config.name))
+        return Answered(ids, values, chosen, ShadowWork(self, ids, columns, chosen, at, trace_id) if self.config.shadows else None)
 
     def run_shadow(self, name: str, work: ShadowWork) -> PredictionRecord | FailureRecord:
         """Let one shadow see the rows that it did not answer itself. Return its record, or that of its failure.
@@ -147,7 +150,7 @@ class Endpoint:
         if name in work.chosen:
             places = [place for place, each in enumerate(work.chosen) if each != name]
             ids = [ids[place] for place in places]
-            columns = {each: _take(columns[each], places) for each in variant.needs}
+            columns = _take_rows(columns, variant.needs, places)
         before = elapsed()
         try:
             scores = variant.runtime.run(columns, len(ids)).tolist()
@@ -184,15 +187,15 @@ class Endpoint:
         return [unit if value is None else f"={value}" for unit, value in zip(ids, columns[by], strict=True)]
 
     def _run(self, chosen: list[str], columns: Columns, count: int, at: datetime) -> tuple[NDArray[np.float64], list[str]]:
-        names = sorted(set(chosen))
-        scores = np.empty(count, dtype=np.float64)
+        names = sorted(set(chosen)) if len(self._answering) > 1 else self._answering
+        scores = np.empty(count if len(names) > 1 else 0, dtype=np.float64)
         for name in names:
             variant = self.variants[name]
             before = elapsed()
             places = [place for place, each in enumerate(chosen) if each == name] if len(names) > 1 else []
             try:
                 if places:
-                    scores[places] = variant.runtime.run({each: _take(columns[each], places) for each in variant.needs}, len(places))
+                    scores[places] = variant.runtime.run(_take_rows(columns, variant.needs, places), len(places))
                 else:
                     scores = variant.runtime.run(columns, count)
             except ModelFailed as error:
@@ -209,20 +212,40 @@ class Endpoint:
             shadow=shadow, reason=reason[:500],
         )  # fmt: skip
 
-    def _answer(self, ids: list[str], scores: list[float], chosen: list[str]) -> PredictAnswer:
-        predictions = []
-        for unit, score, name in zip(ids, scores, chosen, strict=True):
-            variant = self.variants[name]
-            threshold = self.threshold(variant)
-            label = None if threshold is None else score >= threshold
-            predictions.append(Prediction(id=unit, score=score, label=label, variant=name, version=variant.config.version))
-        one = self.variants[chosen[0]].config if len(set(chosen)) == 1 else None
+    def answer(self, answered: Answered) -> PredictAnswer:
+        """Return what came of a request in Tidemill's own shape."""
+        labels = self.labels(answered)
+        predictions = [
+            Prediction(id=unit, score=score, label=label, variant=name, version=self.variants[name].config.version)
+            for unit, score, label, name in zip(answered.ids, answered.scores, labels, answered.chosen, strict=True)
+        ]
+        one = self.sole(answered)
         return PredictAnswer(
             predictions=predictions,
             model=one.model if one else None,
             version=one.version if one else None,
             variant=one.name if one else None,
         )
+
+    def sole(self, answered: Answered) -> VariantConfig | None:
+        """Return the variant that answered every row, None when they were split over several."""
+        chosen = answered.chosen
+        return self.variants[chosen[0]].config if len(self._answering) == 1 or len(set(chosen)) == 1 else None
+
+    def labels(self, answered: Answered) -> list[bool | None]:
+        """Return the label of each row, None where no threshold is known."""
+        thresholds = {name: self.threshold(self.variants[name]) for name in self._answering}
+        return [
+            None if (threshold := thresholds[name]) is None else score >= threshold
+            for score, name in zip(answered.scores, answered.chosen, strict=True)
+        ]
+
+    def _packed(self, block: Block) -> PackedBlock:
+        names = self._names.get(block.names)
+        if names is None:
+            names = self._names[block.names] = packed(list(block.names))
+        dtype = "<f4" if block.matrix.dtype == np.float32 else "<f8"
+        return PackedBlock(names=names, dtype=dtype, data=block.matrix.tobytes())  # type: ignore[arg-type]  # packed already
 
     def threshold(self, variant: LoadedVariant) -> float | None:
         """Return what turns scores into labels: the endpoint's threshold, else the model's own."""
@@ -257,6 +280,12 @@ class Models:
 def plain(column: Column) -> list[Any]:
     """Return a column as a list of Python values."""
     return column.tolist() if isinstance(column, np.ndarray) else list(column)
+
+
+def _take_rows(columns: Columns, names: Sequence[str], places: list[int]) -> Columns:
+    if isinstance(columns, Block):
+        return columns.take(places)
+    return {name: _take(columns[name], places) for name in names}
 
 
 def _take(column: Column, places: list[int]) -> Column:

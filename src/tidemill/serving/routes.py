@@ -13,7 +13,7 @@ from tidemill.serving import labels
 from tidemill.serving.http import Reply, Request
 from tidemill.serving.journal import JournalWriter
 from tidemill.serving.metrics import MEDIA_TYPE, Metrics
-from tidemill.serving.oip.routes import OipRoutes
+from tidemill.serving.oip.routes import OipRoutes, target_of
 from tidemill.serving.predict import Answered, Endpoint, ShadowWork
 from tidemill.serving.problems import MethodRefused, RouteNotFound, problem_reply, unexpected
 from tidemill.serving.rows import Rows
@@ -103,7 +103,7 @@ class Routes:
         endpoint = self._endpoint(request, name)
         rows = endpoint.schema.decode(request.body)
         answered = self._run(request, endpoint, rows)
-        return self._reply(request, endpoint, answered, encode(answered.answer))
+        return self._reply(request, endpoint, answered, encode(endpoint.answer(answered)))
 
     def _open_inference(self, request: Request) -> Reply:
         if request.path in _PROBES:
@@ -113,14 +113,14 @@ class Routes:
             self._method(request, b"GET")
             self._admit(request, writes=False)
             return self._oip.server()
-        target = self._oip.target(_text(request.path))
+        target = target_of(request.path)
         self._method(request, b"POST" if target.verb == "infer" else b"GET")
         endpoint = self._endpoint(request, target.model)
         if target.verb != "infer":
             return self._oip.describe(endpoint, target)
         inference = self._oip.decode(endpoint, target, request.body)
         answered = self._run(request, endpoint, inference.rows)
-        return self._reply(request, endpoint, answered, self._oip.encode(endpoint, inference, answered.answer))
+        return self._reply(request, endpoint, answered, self._oip.encode(endpoint, inference, answered))
 
     def _run(self, request: Request, endpoint: Endpoint, rows: Rows) -> Answered:
         return endpoint.predict(rows, started=request.started, trace_id=_trace_id(request.headers.get(b"traceparent")))
@@ -176,7 +176,8 @@ class Routes:
         now = self._now(world)
         world.admit(request.headers, project=None, writes=False, now=now)  # before telling which names there are
         endpoint = world.endpoint(name)
-        world.admit(request.headers, project=endpoint.config.project, writes=False, now=now)
+        if world.config.keys is not None:
+            world.admit(request.headers, project=endpoint.config.project, writes=False, now=now)
         return endpoint
 
     def _admit(self, request: Request, *, writes: bool) -> None:
@@ -193,7 +194,7 @@ class Routes:
     def _count(self, name: str, status: int) -> None:
         count = self._counted.get((name, status))
         if count is None:
-            count = self._counted[name, status] = self._metrics.requests.labels(name, str(status)).inc
+            count = self._counted[name, status] = self._metrics.requests.of(name, str(status)).add
         count()
 
 

@@ -3,15 +3,19 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from math import inf, isfinite, isnan
 from operator import attrgetter
 from types import new_class
 from typing import Annotated, Any, Literal
+
+import numpy as np
 
 from tidemill.core.codec import convert, decode, decode_any
 from tidemill.core.errors import Invalid
 from tidemill.core.signature import Column, ModelSpec
 from tidemill.core.values import Meta, Value
 from tidemill.features.online import ReadPlan
+from tidemill.serving.block import Block, BlockCheck
 
 FAULTS_TOLD = 20
 PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -43,15 +47,22 @@ class Rows:
 
     __slots__ = ("at", "columns", "count", "ids")
 
-    def __init__(self, columns: dict[str, list[Any]], count: int, ids: list[str] | None, at: datetime | None) -> None:
+    def __init__(self, columns: Mapping[str, Any], count: int, ids: list[str] | None, at: datetime | None) -> None:
         self.columns, self.count, self.ids, self.at = columns, count, ids, at
 
 
 class RowSchema:
     """What one row of an endpoint's requests looks like, compiled to a struct, so that decoding is checking."""
 
-    def __init__(self, endpoint: str, types: Mapping[str, Any], required: Iterable[str]) -> None:
+    def __init__(self, endpoint: str, types: Mapping[str, Any], required: Iterable[str], columns: Iterable[Column] = ()) -> None:
+        """columns: those of types that models declare; the numbers among them may come as a block."""
         self.endpoint, self.types, self.required = endpoint, dict(types), frozenset(required)
+        self._numbers = {
+            column.name: (-inf if column.low is None else column.low, inf if column.high is None else column.high)
+            for column in columns
+            if column.kind == "double"
+        }
+        self._checks: dict[tuple[str, ...], BlockCheck | None] = {}
         fields = {f"c{place}": name for place, name in enumerate(self.types)}
         annotations = {field: self.types[name] for field, name in fields.items()}
         defaults = {field: None for field, name in fields.items() if name not in self.required}
@@ -64,6 +75,7 @@ class RowSchema:
             "PredictRequest", (Value,), {"frozen": True, "kw_only": True},
             lambda namespace: namespace.update({"__module__": __name__, "__annotations__": request, "ids": None, "at": None}),
         )  # fmt: skip
+        self._lists: dict[str, Any] = {name: list[kind] for name, kind in self.types.items()}  # type: ignore[valid-type]  # likewise
         self._getters = {name: attrgetter(field) for field, name in fields.items()}
 
     def decode(self, body: bytes) -> Rows:
@@ -78,12 +90,36 @@ class RowSchema:
             Rows({name: list(map(getter, rows)) for name, getter in self._getters.items()}, len(rows), request.ids, request.at)
         )
 
+    def takes_block(self, names: tuple[str, ...]) -> bool:
+        """Return whether these columns are all that is required, and numbers all of them."""
+        if names not in self._checks:
+            self._checks[names] = self._check_of(names) if self._numbers.keys() >= set(names) >= self.required else None
+        return self._checks[names] is not None
+
+    def take_block(self, block: Block, *, ids: list[str] | None, at: datetime | None) -> Rows:
+        """Check rows that came as a block that `takes_block`. Raises RowsRefused."""
+        check = self._checks[block.names]
+        if check is None or not check.holds(block.matrix):
+            self._refuse([dict(zip(block.names, map(_told, row), strict=True)) for row in block.matrix.tolist()])
+        return self._checked(Rows(block, len(block.matrix), ids, at))
+
+    def _check_of(self, names: tuple[str, ...]) -> BlockCheck:
+        low, high = (np.array([self._numbers[name][side] for name in names]) for side in (0, 1))
+        return BlockCheck(low, high, np.array([name not in self.required for name in names]))
+
     def take(self, columns: Mapping[str, list[Any]], count: int, *, ids: list[str] | None, at: datetime | None) -> Rows:
         """Check rows that came as columns (other protocols). Raises RowsRefused."""
-        rows = [{name: values[place] for name, values in columns.items()} for place in range(count)]
-        self._refuse(rows)
+        if not (self.required <= columns.keys() <= self.types.keys() and all(map(self._fits, columns, columns.values()))):
+            self._refuse([{name: values[place] for name, values in columns.items()} for place in range(count)])
         absent = [None] * count
         return self._checked(Rows({name: columns.get(name, absent) for name in self.types}, count, ids, at))
+
+    def _fits(self, name: str, values: list[Any]) -> bool:
+        try:
+            convert(values, self._lists[name])
+        except Invalid:
+            return False
+        return name not in self._numbers or all(value is None or isfinite(value) for value in values)
 
     def _checked(self, rows: Rows) -> Rows:
         if rows.count == 0:
@@ -134,6 +170,9 @@ class RowSchema:
                     convert(value, self.types[name])
                 except Invalid as error:
                     found.append((name, f"column {name!r}: {str(error).removeprefix('input was not understood: ')}"))
+                else:
+                    if isinstance(value, float) and not isfinite(value):
+                        found.append((name, f"column {name!r}: expected a finite number, got {value}"))
         return sorted(found, key=lambda fault: str(fault[0]))
 
 
@@ -182,7 +221,9 @@ def row_schema(
         raise Invalid(
             f"endpoint {endpoint!r}: column {unspeakable[0]!r} has a quote, a backslash or a control character in its name; rename it"
         )
-    return RowSchema(endpoint, types, required)
+    columns = {column.name: column for spec in (*specs, *shadows) for column in spec.signature.inputs}
+    # Who sticks is told by what was sent, digit by digit: that column stays as it came.
+    return RowSchema(endpoint, types, required, [column for name, column in columns.items() if name in types and name != sticky_by])
 
 
 def column_type(column: Column, *, optional: bool) -> Any:
@@ -199,3 +240,8 @@ def column_type(column: Column, *, optional: bool) -> Any:
         else:
             kind = Annotated[float, Meta(ge=low, le=high)] if low is not None or high is not None else float
     return kind | None if optional else kind
+
+
+def _told(value: float) -> float | None:
+    """Return a number of a block as a caller would write it."""
+    return None if isnan(value) else value

@@ -5,13 +5,18 @@ in place of the columns that fill it. A version in the path is checked against t
 """
 
 from datetime import datetime
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tidemill.core.clock import Clock, parse_moment
-from tidemill.core.codec import decode, encode
+from tidemill.core.codec import Attempt, decode, encode
 from tidemill.core.errors import Invalid, NotFound, TidemillError
 from tidemill.core.signature import ColumnKind
+from tidemill.serving.block import Block
 from tidemill.serving.http import Reply
 from tidemill.serving.oip.wire import (
     ErrorAnswer,
@@ -20,13 +25,15 @@ from tidemill.serving.oip.wire import (
     LiveAnswer,
     ModelMetadata,
     ModelReady,
+    NumbersInput,
+    NumbersRequest,
     ReadyAnswer,
     RequestInput,
     ResponseOutput,
     ServerMetadata,
     TensorMetadata,
 )
-from tidemill.serving.predict import Endpoint, PredictAnswer
+from tidemill.serving.predict import Answered, Endpoint
 from tidemill.serving.problems import RouteNotFound, headers_of, status_of
 from tidemill.serving.rows import Rows, RowsRefused
 from tidemill.serving.world import World
@@ -34,6 +41,7 @@ from tidemill.serving.world import World
 _DATATYPES: dict[ColumnKind, str] = {"double": "FP64", "long": "INT64", "string": "BYTES", "boolean": "BOOL"}
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _WHOLE = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
+_NUMBER_TYPES = frozenset({float, int, type(None)})
 _KNOWN = _FLOATS | _WHOLE | {"BYTES", "BOOL"}
 
 
@@ -48,8 +56,17 @@ class Target(NamedTuple):
 class Inference(NamedTuple):
     """A decoded request."""
 
-    request: InferenceRequest
+    request: InferenceRequest | NumbersRequest
     rows: Rows
+
+
+class Tensor(NamedTuple):
+    """A tensor of a request, checked: the columns that it fills, in order, and its values, flat, row by row."""
+
+    name: str
+    datatype: str
+    columns: tuple[str, ...]
+    values: list[Any]
 
 
 class OipRoutes:
@@ -57,6 +74,7 @@ class OipRoutes:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._numbers = Attempt(NumbersRequest)
 
     def error_reply(self, error: TidemillError) -> Reply:
         """Return an error in the protocol's shape."""
@@ -71,21 +89,6 @@ class OipRoutes:
 
     def server(self) -> Reply:
         return Reply(200, encode(ServerMetadata(name="tidemill", version=version("tidemill"), extensions=[])))
-
-    def target(self, path: str) -> Target:
-        """Read `/v2/models/[PROJECT/]MODEL[/versions/V][/ready|/infer]`. Raises RouteNotFound."""
-        parts = path.strip("/").split("/")[1:]
-        if len(parts) < 2 or parts[0] != "models" or "" in parts:
-            raise RouteNotFound(path[:200])
-        parts = parts[1:]
-        verb = parts.pop() if len(parts) > 1 and parts[-1] in ("ready", "infer") else "metadata"
-        wanted = None
-        if len(parts) > 2 and parts[-2] == "versions":
-            wanted = parts[-1]
-            parts = parts[:-2]
-        if len(parts) > 2:
-            raise RouteNotFound(path[:200])
-        return Target("/".join(parts), wanted, verb)
 
     def describe(self, endpoint: Endpoint, target: Target) -> Reply:
         """Answer metadata and readiness of a model."""
@@ -110,43 +113,33 @@ class OipRoutes:
     def decode(self, endpoint: Endpoint, target: Target, body: bytes) -> Inference:
         """Read an inference request as rows. Raises Invalid, RowsRefused."""
         _check_version(endpoint, target)
-        request = decode(body, InferenceRequest, what="inference request")
+        request: InferenceRequest | NumbersRequest | None = self._numbers.read(body)
+        if request is None or not endpoint.schema.takes_block(_columns(endpoint, request)):
+            request = decode(body, InferenceRequest, what="inference request")
         if not request.inputs:
             raise Invalid("inference request has no inputs; expected one tensor a column")
-        tensors = endpoint.main.spec.tensors
-        columns: dict[str, list[Any]] = {}
-        count = -1
-        for tensor in request.inputs:
-            names = (tensor.name,) if tensor.name in endpoint.schema.types else tensors.get(tensor.name, (tensor.name,))
-            rows, flat = _checked(tensor, len(names))
-            if count not in (-1, rows):
-                raise Invalid(f"tensor {tensor.name!r} has {rows} rows, the others {count}; expected as many in each")
-            count = rows
-            for place, name in enumerate(names):
-                if name in columns:
-                    raise Invalid(f"column {name!r} comes twice")
-                columns[name] = flat[place :: len(names)]
+        count, tensors = _tensors(endpoint, request)
         for output in request.outputs or ():
             if output.name not in (_score_name(endpoint), "label"):
                 raise Invalid(f"model {endpoint.config.key!r} has no output {output.name!r} (it has: {_score_name(endpoint)}, label)")
         ids, at = _parameters(request.parameters or {})
-        return Inference(request, endpoint.schema.take(columns, count, ids=ids, at=at))
+        return Inference(request, _rows(endpoint, count, tensors, ids, at, plain=isinstance(request, NumbersRequest)))
 
-    def encode(self, endpoint: Endpoint, inference: Inference, answer: PredictAnswer) -> bytes:
+    def encode(self, endpoint: Endpoint, inference: Inference, answered: Answered) -> bytes:
         """Return the answer as tensors; the prediction ids are among the parameters."""
-        count = len(answer.predictions)
-        scores = [each.score for each in answer.predictions]
-        outputs = [ResponseOutput(name=_score_name(endpoint), shape=[count], datatype="FP64", data=scores)]
-        if all(each.label is not None for each in answer.predictions):
-            labels = [each.label for each in answer.predictions]
+        count, labels, one = len(answered.ids), endpoint.labels(answered), endpoint.sole(answered)
+        outputs = [ResponseOutput(name=_score_name(endpoint), shape=[count], datatype="FP64", data=answered.scores)]
+        if None not in labels:
             outputs.append(ResponseOutput(name="label", shape=[count], datatype="BOOL", data=labels))
-        wanted = {output.name for output in inference.request.outputs or ()}
+        if inference.request.outputs:
+            wanted = {output.name for output in inference.request.outputs}
+            outputs = [output for output in outputs if output.name in wanted]
         response = InferenceResponse(
             model_name=endpoint.config.key,
-            model_version=str(answer.version) if answer.version is not None else None,
+            model_version=str(one.version) if one is not None else None,
             id=inference.request.id,
-            parameters={"prediction_ids": [each.id for each in answer.predictions]},
-            outputs=[output for output in outputs if not wanted or output.name in wanted],
+            parameters={"prediction_ids": answered.ids},
+            outputs=outputs,
         )
         return encode(response)
 
@@ -157,8 +150,10 @@ def _score_name(endpoint: Endpoint) -> str:
 
 
 def _check_version(endpoint: Endpoint, target: Target) -> None:
+    if target.version is None:
+        return
     versions = sorted({str(variant.config.version) for variant in endpoint.variants.values()})
-    if target.version is not None and target.version not in versions:
+    if target.version not in versions:
         raise NotFound(f"model {target.model!r} has no version {target.version!r} here (it has: {', '.join(versions)})")
 
 
@@ -171,7 +166,73 @@ def _parameters(parameters: dict[str, Any]) -> tuple[list[str] | None, datetime 
     return ids, parse_moment(at) if at is not None else None
 
 
-def _checked(tensor: RequestInput, width: int) -> tuple[int, list[Any]]:
+@lru_cache(maxsize=1024)  # callers ask the same again and again
+def target_of(path: bytes) -> Target:
+    """Read `/v2/models/[PROJECT/]MODEL[/versions/V][/ready|/infer]`. Raises RouteNotFound."""
+    text = path.decode("utf-8", "replace")
+    parts = text.strip("/").split("/")[1:]
+    if len(parts) < 2 or parts[0] != "models" or "" in parts:
+        raise RouteNotFound(text[:200])
+    parts = parts[1:]
+    verb = parts.pop() if len(parts) > 1 and parts[-1] in ("ready", "infer") else "metadata"
+    wanted = None
+    if len(parts) > 2 and parts[-2] == "versions":
+        wanted = parts[-1]
+        parts = parts[:-2]
+    if len(parts) > 2:
+        raise RouteNotFound(text[:200])
+    return Target("/".join(parts), wanted, verb)
+
+
+def _tensors(endpoint: Endpoint, request: InferenceRequest | NumbersRequest) -> tuple[int, list[Tensor]]:
+    """Return how many rows the tensors have, and what they hold. Raises Invalid when they do not go together."""
+    found, count = [], -1
+    for tensor in request.inputs:
+        names = _columns_of(endpoint, tensor.name)
+        rows, flat = _checked(tensor, len(names))
+        if count not in (-1, rows):
+            raise Invalid(f"tensor {tensor.name!r} has {rows} rows, the others {count}; expected as many in each")
+        count = rows
+        found.append(Tensor(tensor.name, tensor.datatype, names, flat))
+    if len(found) > 1:
+        seen: set[str] = set()
+        for name in (name for each in found for name in each.columns):
+            if name in seen:
+                raise Invalid(f"column {name!r} comes twice")
+            seen.add(name)
+    return count, found
+
+
+def _columns(endpoint: Endpoint, request: InferenceRequest | NumbersRequest) -> tuple[str, ...]:
+    """Return all columns that a request's tensors fill, in order."""
+    if len(request.inputs) == 1:
+        return _columns_of(endpoint, request.inputs[0].name)
+    return tuple(name for tensor in request.inputs for name in _columns_of(endpoint, tensor.name))
+
+
+def _columns_of(endpoint: Endpoint, tensor: str) -> tuple[str, ...]:
+    return (tensor,) if tensor in endpoint.schema.types else endpoint.main.spec.tensors.get(tensor, (tensor,))
+
+
+def _rows(endpoint: Endpoint, count: int, tensors: list[Tensor], ids: list[str] | None, at: datetime | None, *, plain: bool) -> Rows:
+    """Return what tensors hold as rows: numbers as one block, if that is all there is. plain: it is known to be. Raises RowsRefused."""
+    schema = endpoint.schema
+    names = tensors[0].columns if len(tensors) == 1 else tuple(name for tensor in tensors for name in tensor.columns)
+    numbers = plain or all(tensor.datatype in _FLOATS and _NUMBER_TYPES.issuperset(map(type, tensor.values)) for tensor in tensors)
+    if numbers and schema.takes_block(names):
+        parts = [_matrix(tensor, count) for tensor in tensors]
+        return schema.take_block(Block(names, parts[0] if len(parts) == 1 else np.column_stack(parts)), ids=ids, at=at)
+    columns = {name: tensor.values[place :: len(tensor.columns)] for tensor in tensors for place, name in enumerate(tensor.columns)}
+    return schema.take(columns, count, ids=ids, at=at)
+
+
+def _matrix(tensor: Tensor, count: int) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite, and is refused as such
+        found = np.array(tensor.values, dtype=np.float32 if tensor.datatype == "FP32" else np.float64)
+    return found.reshape(count, len(tensor.columns))
+
+
+def _checked(tensor: RequestInput | NumbersInput, width: int) -> tuple[int, list[Any]]:
     """Return a tensor's rows and its data, flat. Raises Invalid when datatype, shape and data do not agree."""
     if tensor.datatype not in _KNOWN:
         raise Invalid(f"tensor {tensor.name!r} has the datatype {tensor.datatype!r}; expected one of {', '.join(sorted(_KNOWN))}")
@@ -179,7 +240,7 @@ def _checked(tensor: RequestInput, width: int) -> tuple[int, list[Any]]:
     if not fits or tensor.shape[0] < 0:
         wanted = "[n] or [n, 1]" if width == 1 else f"[n, {width}]"
         raise Invalid(f"tensor {tensor.name!r} has the shape {tensor.shape}; expected {wanted}")
-    flat = tensor.data
+    flat: list[Any] = tensor.data
     while flat and isinstance(flat[0], list):
         if not all(isinstance(each, list) for each in flat):
             raise Invalid(f"tensor {tensor.name!r} is nested unevenly")

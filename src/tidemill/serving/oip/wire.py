@@ -3,7 +3,7 @@
 Source: github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from tidemill.core.values import Wire
 
@@ -69,6 +69,15 @@ class RequestInput(Wire, frozen=True, kw_only=True):
     parameters: dict[str, Any] | None = None
 
 
+class NumbersInput(Wire, frozen=True, kw_only=True):
+    """A tensor of numbers, flat: what most requests consist of."""
+
+    name: str
+    shape: list[int]
+    datatype: Literal["FP32", "FP64"]
+    data: list[float]
+
+
 class RequestOutput(Wire, frozen=True, kw_only=True):
     """One tensor that the caller wants."""
 
@@ -80,6 +89,15 @@ class InferenceRequest(Wire, frozen=True, kw_only=True):
     """POST /v2/models/{model}/infer."""
 
     inputs: list[RequestInput]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[RequestOutput] | None = None
+
+
+class NumbersRequest(Wire, frozen=True, kw_only=True):
+    """POST /v2/models/{model}/infer with such tensors only."""
+
+    inputs: list[NumbersInput]
     id: str | None = None
     parameters: dict[str, Any] | None = None
     outputs: list[RequestOutput] | None = None

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tidemill.core.errors import Corrupt, Invalid
 from tidemill.core.signature import ModelSpec
+from tidemill.serving.block import Block
 from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, Scores, checked
 
 _NUMERIC: dict[str, Any] = {
@@ -87,6 +88,9 @@ class OnnxRuntime:
         return lambda found, rows: self._numbers(found, columns, rows, kind, flat)
 
     def _numbers(self, found: Columns, columns: tuple[str, ...], rows: int, kind: Any, flat: bool) -> NDArray[Any]:
+        if isinstance(found, Block) and found.names == columns and kind in (np.float32, np.float64):
+            whole = found.matrix if found.matrix.dtype == kind else found.matrix.astype(kind)
+            return whole[:, 0] if flat else whole
         filled = np.empty((rows, len(columns)), dtype=kind)
         for place, name in enumerate(columns):
             try:
