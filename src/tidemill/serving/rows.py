@@ -91,9 +91,9 @@ class RowSchema:
         )
 
     def takes_block(self, names: tuple[str, ...]) -> bool:
-        """Return whether these columns are all that is required, and numbers all of them."""
+        """Return whether these are all the columns of a row, and numbers all of them."""
         if names not in self._checks:
-            self._checks[names] = self._check_of(names) if self._numbers.keys() >= set(names) >= self.required else None
+            self._checks[names] = self._check_of(names) if self.types.keys() == set(names) <= self._numbers.keys() else None
         return self._checks[names] is not None
 
     def take_block(self, block: Block, *, ids: list[str] | None, at: datetime | None) -> Rows:
