@@ -5,8 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, Table, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_or  # what is used of it here reads the same on SQLite
 
-from tidemill.catalog.schema import METADATA, Text, upsert
+from tidemill.catalog.prepared import Prepared
+from tidemill.catalog.schema import METADATA, Text
 from tidemill.core.clock import micros
 from tidemill.core.codec import decode_any, encode_text
 from tidemill.core.errors import Invalid
@@ -26,6 +28,15 @@ WRITERS = Table(
     Column("writer", Text, nullable=False),
     Column("number", BigInteger, nullable=False),
     PrimaryKeyConstraint("run", "writer"),
+)
+
+
+# In one statement, so that of two who send the same at once one waits, and finds it counted.
+_COMING = insert_or(WRITERS)
+_COUNT = Prepared(
+    _COMING.on_conflict_do_update(
+        index_elements=["run", "writer"], set_={"number": _COMING.excluded.number}, where=WRITERS.c.number < _COMING.excluded.number
+    )
 )
 
 
@@ -123,11 +134,8 @@ def log_series(ws: Workspace, run: str, series: Sequence[Series], *, writer: str
     pieces = [(item.key, item.values, item.steps, item.times) for item in series if item.values]
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run)
-        query = select(WRITERS.c.number).where(WRITERS.c.run == found.no, WRITERS.c.writer == writer)
-        before = tx.execute(query).scalar_one_or_none()
-        if before is not None and before >= number:
-            return
-        upsert(tx, WRITERS, [{"run": found.no, "writer": writer, "number": number}])
+        if _COUNT.run(tx, {"run": found.no, "writer": writer, "number": number}).rowcount == 0:
+            return  # it has been counted
         latest = [point for piece in pieces for point in _last_point(piece[0], points.points_of(*piece[1:]))]
         facts.write_latest(tx, found.no, found.experiment_id, latest)
         points.append_columns(tx, found.no, pieces)
