@@ -58,64 +58,82 @@ def _hear(member: "subprocess.Popen[str]") -> str:
     return line
 
 
-def measure(report: Report, told: Options, clients: Clients, name: str, server: servers.Server) -> None:
-    """Do everything to one server."""
-    against = None if name == THEIRS else THEIRS
-    slow = name == THEIRS
+class Contest:
+    """Servers that all run at once, and take turns in each task: a busy moment of the machine meets all of them."""
 
-    def add(what: str, unit: str, values: list[float]) -> None:
-        report.add(f"{what}: {name}", unit, values, against=f"{what}: {THEIRS}" if against else None)
+    def __init__(self, report: Report, told: Options, running: dict[str, servers.Server]) -> None:
+        self.report, self.told, self.running, self.clients = report, told, running, Clients()
+        made = {name: self.clients.run(server.url, "new_experiment", 1, f"bench {perf_counter()}") for name, server in running.items()}
+        self.experiments = {name: place for name, (_, place) in made.items()}
 
-    def rates(what: str, unit: str, task: str, count: int, *, of: float = 1.0, processes: int = 1) -> str:
-        place, found = "1", []
-        for _ in range(told.rounds(3)):
-            taken, place = clients.run(server.url, task, count, experiment, processes=processes)
-            found.append(count * processes * of / taken)
-        add(what, unit, found)
-        return place
+    def rates(
+        self,
+        what: str,
+        unit: str,
+        task: str,
+        counts: tuple[int, int],
+        *,
+        of: float = 1.0,
+        processes: int = 1,
+        at: dict[str, str] | None = None,
+    ) -> dict[str, str]:
+        """Add what each server reached; return where it was done. counts: how often, for MLflow's server and for the others.
 
-    _, experiment = clients.run(server.url, "new_experiment", 1, f"bench {perf_counter()}")
-    calls = told.size(100 if slow else 2000, 5)
-    rates("log_metric, 1 client", "calls/s", "single_calls", calls)
-    rates("log_metric, 4 clients", "calls/s", "single_calls", calls, processes=4)
-    logged = told.size(20 if slow else 100, 2)
-    run_id = rates("log_batch of 1,000 points", "points/s", "batches", logged, of=1000)
-    rates("runs with one batch each", "runs/s", "whole_runs", told.size(20 if slow else 300, 2))
-    if name != NOTHING:
-        found = [logged * 1000 / clients.run(server.url, "history", logged * 1000, run_id)[0] for _ in range(told.rounds(3))]
-        add("metric history", "points/s", found)
-    rates("one large file up", "MB/s", "upload_large", told.size(100, 2), of=1.048576)
-    small = told.size(200 if slow else 1000, 10)
-    run_id = rates("small files up", "files/s", "upload_small", small)
-    if name != NOTHING:
-        found = [small / clients.run(server.url, "download_small", small, run_id)[0] for _ in range(told.rounds(3))]
-        add("small files down", "files/s", found)
+        at: do it there instead of in the experiment, to those servers only.
+        """
+        found: dict[str, list[float]] = {name: [] for name in at or self.running}
+        places: dict[str, str] = {}
+        for turn in range(self.told.rounds(3)):
+            for name in found if turn % 2 else reversed(found):
+                count = counts[0] if name == THEIRS else counts[1]
+                place = (at or self.experiments)[name]
+                taken, places[name] = self.clients.run(self.running[name].url, task, count, place, processes=processes)
+                found[name].append(count * processes * of / taken)
+        for name in self.running:
+            if name in found:
+                self.report.add(f"{what}: {name}", unit, found[name], against=f"{what}: {THEIRS}" if name != THEIRS else None)
+        return places
+
+    def hold(self) -> None:
+        """Do every task."""
+        told = self.told
+        calls = (told.size(100, 5), told.size(1000, 5))
+        self.rates("log_metric, 1 client", "calls/s", "single_calls", calls)
+        self.rates("log_metric, 4 clients", "calls/s", "single_calls", calls, processes=4)
+        logged = (told.size(20, 2), told.size(100, 2))
+        run_ids = self.rates("log_batch of 1,000 points", "points/s", "batches", logged, of=1000)
+        self.rates("runs with one batch each", "runs/s", "whole_runs", (told.size(20, 2), told.size(200, 2)))
+        run_ids.pop(NOTHING)
+        points = (logged[0] * 1000, logged[1] * 1000)
+        self.rates("metric history", "points/s", "history", points, at=run_ids)
+        self.rates("one large file up", "MB/s", "upload_large", (told.size(100, 2),) * 2, of=1.048576)
+        small = (told.size(200, 10), told.size(500, 10))
+        run_ids = self.rates("small files up", "files/s", "upload_small", small)
+        run_ids.pop(NOTHING)
+        self.rates("small files down", "files/s", "download_small", small, at=run_ids)
+        self.clients.close()
 
 
 def main(told: Options) -> Report:
     workload = (
         "mlflow's client in processes of its own: single points; batches of 1,000 points; runs of 50 metrics, 10 params and a tag in one "
-        f"batch; histories; one file of 100 MB; 1,000 files of {SMALL_BYTES} bytes; each server alone on the machine"
+        f"batch; histories; one file of 100 MB; 500 files of {SMALL_BYTES} bytes (200 for mlflow's server); the servers take turns"
     )
     report = Report("tracking over MLflow's wire", workload, ("mlflow", "tidemill", "uvicorn"))
-    clients = Clients()
-    with servers.empty() as server:
-        measure(report, told, clients, NOTHING, server)
-    with servers.tidemill() as server:
-        report.add(f"ready: {OURS}", "s", [server.ready_s], against=f"ready: {THEIRS}")
-        report.add(f"memory, control plane: {OURS}", "MB", [server.memory_mb(control_only=True)])
-        report.add(f"memory, all {server.processes()} processes: {OURS}", "MB", [server.memory_mb()])
-        measure(report, told, clients, OURS, server)
-        report.add(f"memory of the control plane afterwards: {OURS}", "MB", [server.memory_mb(control_only=True)])
-    with ExitStack() as stack, report.needed(postgres_server, "PostgreSQL") as url:
+    with ExitStack() as stack:
+        theirs = stack.enter_context(servers.mlflow())
+        report.add(f"ready: {THEIRS}", "s", [theirs.ready_s])
+        report.add(f"memory, all {theirs.processes()} processes: {THEIRS}", "MB", [theirs.memory_mb()])
+        ours = stack.enter_context(servers.tidemill())
+        report.add(f"ready: {OURS}", "s", [ours.ready_s], against=f"ready: {THEIRS}")
+        report.add(f"memory, control plane: {OURS}", "MB", [ours.memory_mb(control_only=True)])
+        running = {NOTHING: stack.enter_context(servers.empty()), OURS: ours}
+        url = stack.enter_context(report.needed(postgres_server, "PostgreSQL"))
         if url is not None:
-            measure(report, told, clients, ON_POSTGRES, stack.enter_context(servers.tidemill(catalog=url)))
-    with servers.mlflow() as server:
-        report.add(f"ready: {THEIRS}", "s", [server.ready_s])
-        report.add(f"memory, all {server.processes()} processes: {THEIRS}", "MB", [server.memory_mb()])
-        measure(report, told, clients, THEIRS, server)
-    clients.close()
-    report.lines.sort(key=lambda line: line.what.partition(": ")[0])
+            running[ON_POSTGRES] = stack.enter_context(servers.tidemill(catalog=url))
+        Contest(report, told, running | {THEIRS: theirs}).hold()
+        report.add(f"memory, all {ours.processes()} processes, afterwards: {OURS}", "MB", [ours.memory_mb()])
+        report.add(f"memory, control plane, afterwards: {OURS}", "MB", [ours.memory_mb(control_only=True)])
     return report
 
 

@@ -15,14 +15,15 @@ from tidemill.serving.predict import ShadowWork
 from tidemill.serving.problems import problem_reply
 
 LOG = logging.getLogger(__name__)
+Done = Callable[[Reply | None], None]
 SHADOWS_WAITING = 2000
 
 
 class Shadows:
     """Runs shadows in one thread, so that a slow one delays nobody; when too many requests wait, further ones are not shown to it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> None:
-        self._loop, self._metrics = loop, metrics
+    def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics, commit: "Commit") -> None:
+        self._loop, self._metrics, self._commit = loop, metrics, commit
         self._waiting: queue.Queue[ShadowWork | None] = queue.Queue(SHADOWS_WAITING)
         self._thread = threading.Thread(target=self._run, name="shadows", daemon=True)
         self._thread.start()
@@ -53,39 +54,67 @@ class Shadows:
     def _keep(self, work: ShadowWork, results: list[PredictionRecord | FailureRecord]) -> None:
         journal = work.endpoint.journal
         for result in results:
-            if isinstance(result, FailureRecord):
-                self._failed(work, result.reason)
+            if isinstance(result, PredictionRecord):
+                journal.predictions.gather(result, at=result.at)
+                self._commit(journal.predictions, lambda refused: self._kept(work, refused))
+                continue
+            self._failed(work, result.reason)
             try:
-                (journal.failures if isinstance(result, FailureRecord) else journal.predictions).append(result, at=result.at)
+                journal.failures.append(result, at=result.at)
             except TidemillError as error:
                 self._failed(work, str(error))
+
+    def _kept(self, work: ShadowWork, refused: Reply | None) -> None:
+        if refused is not None:
+            self._failed(work, "its record could not be written")
 
     def _failed(self, work: ShadowWork, reason: str) -> None:
         self._metrics.shadow_failures.labels(work.endpoint.config.key).inc()
         LOG.warning("endpoint %s: a shadow did not see a request: %s", work.endpoint.config.key, reason)
 
 
-class GroupCommit:
-    """Brings journals to the disk before answers go out: one flush for all that wait."""
+class Commit:
+    """Brings journals to where they have to be before answers go out, for all at once that wait: written, so that they survive the
+    process; with to_disk flushed as well, so that they survive a power cut.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, to_disk: bool) -> None:
         self._loop = loop
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal-sync")
-        self._waiting: list[tuple[JournalWriter, Callable[[Reply | None], None]]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal-sync") if to_disk else None
+        self._waiting: list[tuple[JournalWriter, Done]] = []
+        self._written: list[tuple[JournalWriter, Done]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def __call__(self, journal: JournalWriter, done: Callable[[Reply | None], None]) -> None:
-        """Call done once what the journal holds is on the disk; with the reply to give instead when it cannot be."""
+    def __call__(self, journal: JournalWriter, done: Done) -> None:
+        """Call done once the journal is where it has to be; with the reply to give instead when that cannot be."""
+        if not self._waiting:
+            self._loop.call_soon(self._write)  # once every request that has arrived by now was answered
         self._waiting.append((journal, done))
-        if self._task is None:
-            self._task = self._loop.create_task(self._flush())
 
     def close(self) -> None:
-        self._thread.shutdown()
+        """Leave the thread."""
+        if self._thread is not None:
+            self._thread.shutdown()
 
-    async def _flush(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting, []
+    def _write(self) -> None:
+        group, self._waiting = self._waiting, []
+        failed: dict[int, Reply] = {}
+        for journal in {id(journal): journal for journal, _ in group}.values():
+            try:
+                journal.flush()
+            except JournalUnavailable as error:
+                failed[id(journal)] = problem_reply(error)
+        for journal, done in group:
+            if self._thread is None or id(journal) in failed:
+                done(failed.get(id(journal)))
+            else:
+                self._written.append((journal, done))
+        if self._written and self._task is None:
+            self._task = self._loop.create_task(self._sync())
+
+    async def _sync(self) -> None:
+        while self._written:
+            group, self._written = self._written, []
             failed: dict[int, Reply] = {}
             for journal in {id(journal): journal for journal, _ in group}.values():
                 try:

@@ -46,5 +46,4 @@ class BlockCheck:
             self._optional is None or not (np.isfinite(matrix) | (np.isnan(matrix) & self._optional)).all()
         ):
             return False
-        with np.errstate(invalid="ignore"):
-            return not ((self._low is not None and (matrix < self._low).any()) or (self._high is not None and (matrix > self._high).any()))
+        return not ((self._low is not None and (matrix < self._low).any()) or (self._high is not None and (matrix > self._high).any()))

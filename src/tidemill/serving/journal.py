@@ -16,6 +16,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,24 +115,44 @@ class JournalWriter:
         self._size = self._number = self._span_number = 0
         self._start = new_id()  # sorts by time
         self._path = folder
+        self._gathered: list[bytes] = []
+        self._gathered_at = 0
 
     def append(self, record: PredictionRecord | FailureRecord | LabelRecord, *, at: int) -> int:
         """Write one record; it survives this process when the call returns. Return its bytes. Raises JournalUnavailable."""
+        self.gather(record, at=at)
+        return self.flush()
+
+    def gather(self, record: PredictionRecord | FailureRecord | LabelRecord, *, at: int) -> None:
+        """Keep one record for the next `flush`, which writes all that was gathered at once: a write costs more than a record."""
         payload = pack(record)
-        frame = b"".join((_FRAME.pack(len(payload), checksum(at, payload), at), payload))
+        self._gathered.append(_FRAME.pack(len(payload), checksum(at, payload), at) + payload)
+        if at > self._gathered_at:
+            self._gathered_at = at
+
+    def flush(self) -> int:
+        """Write what was gathered; it survives this process when the call returns. Return its bytes. Raises JournalUnavailable.
+
+        What could not be written is given up: nobody was told of it.
+        """
+        if not self._gathered:
+            return 0
+        whole = self._gathered[0] if len(self._gathered) == 1 else b"".join(self._gathered)
+        latest = self._gathered_at
+        self._gathered, self._gathered_at = [], 0
         with self._guard:
             try:
                 # Only a later day: rows about the past, sent in between, are not to cut the journal into small pieces.
-                if self._descriptor < 0 or self._size >= self._limit or at // self._span > self._span_number:
+                if self._descriptor < 0 or self._size >= self._limit or latest // self._span > self._span_number:
                     self._start_segment()
-                    self._span_number = at // self._span
-                if (written := os.write(self._descriptor, frame)) != len(frame):
-                    raise OSError(f"only {written} of {len(frame)} bytes fitted")
+                    self._span_number = latest // self._span
+                if (written := os.write(self._descriptor, whole)) != len(whole):
+                    raise OSError(f"only {written} of {len(whole)} bytes fitted")
             except OSError as error:
                 self._discard_tail()
                 raise JournalUnavailable(self._path, error.strerror or str(error)) from error
-            self._size += len(frame)
-        return len(frame)
+            self._size += len(whole)
+        return len(whole)
 
     def sync(self) -> None:
         """Bring what was appended to the disk. Raises JournalUnavailable."""
@@ -147,7 +168,9 @@ class JournalWriter:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Flush and leave the segment to readers and to compaction."""
+        """Write what was gathered, flush, and leave the segment to readers and to compaction."""
+        with suppress(JournalUnavailable):
+            self.flush()
         with self._guard:
             if self._descriptor >= 0:
                 os.fsync(self._descriptor)

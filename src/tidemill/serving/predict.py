@@ -92,53 +92,54 @@ class Endpoint:
         routed = [variants[name].spec for name, share in config.route.shares.items() if share > 0]
         shadows = [variants[name].spec for name in config.shadows]
         self.schema: RowSchema = row_schema(config.key, routed, shadows, config.features, config.route.sticky_by)
-        self._answering = [name for name, share in config.route.shares.items() if share > 0]
+        shares = config.route.shares
+        self.main = self.variants[max(sorted(shares), key=lambda name: shares[name])]
+        """The variant with the largest share: the one that metadata tells of."""
+        self._answering = [name for name, share in shares.items() if share > 0]
+        self._alone = self.variants[self._answering[0]] if len(self._answering) == 1 else None
+        self._told = {name: (each.config.name, each.config.model, each.config.version) for name, each in self.variants.items()}
+        self._thresholds = {
+            name: config.threshold if config.threshold is not None else each.spec.threshold for name, each in variants.items()
+        }
         self._names: dict[tuple[str, ...], Raw] = {}
 
-    @property
-    def main(self) -> LoadedVariant:
-        """The variant with the largest share: the one that metadata tells of."""
-        shares = self.config.route.shares
-        return self.variants[max(sorted(shares), key=lambda name: shares[name])]
-
     def predict(self, rows: Rows, *, started: float, trace_id: str = "") -> Answered:
-        """Answer rows; when this returns, the predictions are in the journal.
+        """Answer rows. The predictions are gathered for the journal: flush it before anybody is told of them.
 
         started: `elapsed` when the request came. Raises Invalid for rows that do not fit, Unavailable when features or journal
         are not to be had, ModelFailed.
         """
         at = rows.at or self._clock.now()
+        moment = micros(at)
         ids = rows.ids or new_ids(rows.count)
         columns: Columns = rows.columns
         if self._features is not None:
             before = elapsed()
             columns = {**columns, **self._features.read(columns, at)}
             self._metrics.features(elapsed() - before)
-        chosen = self._answering * rows.count if len(self._answering) == 1 else choose(self.config.route, self._units(ids, columns))
+        chosen = self._answering * rows.count if self._alone is not None else choose(self.config.route, self._units(ids, columns))
         scores, names = self._run(chosen, columns, rows.count, at)
-        configs = [self.variants[name].config for name in names]
-        places = {name: place for place, name in enumerate(names)}
-        variant = [places[name] for name in chosen] if len(names) > 1 else [0] * rows.count
+        variant = [0] * rows.count if len(names) == 1 else [names.index(name) for name in chosen]
         values: list[float] = scores.tolist()
         block = columns if isinstance(columns, Block) else None
         record = PredictionRecord(
-            at=micros(at),
+            at=moment,
             received=int(wall() * 1e6),
             ids=ids,
             columns={} if block is not None else {name: plain(column) for name, column in columns.items()},
             block=self._packed(block) if block is not None else None,
             scores=values,
             variant=variant,
-            variants=[(config.name, config.model, config.version) for config in configs],
+            variants=[self._told[name] for name in names],
             shadow=False,
             latency_ms=(elapsed() - started) * 1e3,
             trace_id=trace_id,
         )
         before = elapsed()
-        self.journal.predictions.append(record, at=record.at)
+        self.journal.predictions.gather(record, at=moment)
         self._metrics.journaled(elapsed() - before)
-        for config in configs:
-            self._metrics.predicted(config, chosen.count(config.name))
+        for name in names:
+            self._metrics.predicted(self.variants[name].config, chosen.count(name))
         return Answered(ids, values, chosen, ShadowWork(self, ids, columns, chosen, at, trace_id) if self.config.shadows else None)
 
     def run_shadow(self, name: str, work: ShadowWork) -> PredictionRecord | FailureRecord:
@@ -187,7 +188,7 @@ class Endpoint:
         return [unit if value is None else f"={value}" for unit, value in zip(ids, columns[by], strict=True)]
 
     def _run(self, chosen: list[str], columns: Columns, count: int, at: datetime) -> tuple[NDArray[np.float64], list[str]]:
-        names = sorted(set(chosen)) if len(self._answering) > 1 else self._answering
+        names = self._answering if self._alone is not None else sorted(set(chosen))
         scores = np.empty(count if len(names) > 1 else 0, dtype=np.float64)
         for name in names:
             variant = self.variants[name]
@@ -229,14 +230,14 @@ class Endpoint:
 
     def sole(self, answered: Answered) -> VariantConfig | None:
         """Return the variant that answered every row, None when they were split over several."""
-        chosen = answered.chosen
-        return self.variants[chosen[0]].config if len(self._answering) == 1 or len(set(chosen)) == 1 else None
+        if self._alone is not None:
+            return self._alone.config
+        return self.variants[answered.chosen[0]].config if len(set(answered.chosen)) == 1 else None
 
     def labels(self, answered: Answered) -> list[bool | None]:
         """Return the label of each row, None where no threshold is known."""
-        thresholds = {name: self.threshold(self.variants[name]) for name in self._answering}
         return [
-            None if (threshold := thresholds[name]) is None else score >= threshold
+            None if (threshold := self._thresholds[name]) is None else score >= threshold
             for score, name in zip(answered.scores, answered.chosen, strict=True)
         ]
 
@@ -249,7 +250,7 @@ class Endpoint:
 
     def threshold(self, variant: LoadedVariant) -> float | None:
         """Return what turns scores into labels: the endpoint's threshold, else the model's own."""
-        return self.config.threshold if self.config.threshold is not None else variant.spec.threshold
+        return self._thresholds[variant.config.name]
 
 
 class Models:

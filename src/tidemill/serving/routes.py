@@ -52,7 +52,7 @@ class Routes:
 
     def __init__(
         self, *, clock: Clock, metrics: Metrics, labels_journal: JournalWriter, shadow: Callable[[ShadowWork], None],
-        held: Held | None, exposition: Callable[[], bytes],
+        held: Held, exposition: Callable[[], bytes],
     ) -> None:  # fmt: skip
         self.world: World | None = None
         self._clock, self._metrics, self._labels = clock, metrics, labels_journal
@@ -126,24 +126,18 @@ class Routes:
         return endpoint.predict(rows, started=request.started, trace_id=_trace_id(request.headers.get(b"traceparent")))
 
     def _reply(self, request: Request, endpoint: Endpoint, answered: Answered, body: bytes) -> Reply:
-        reply = Reply(200, body)
+        held, journal = self._held, endpoint.journal.predictions
+        reply = Reply(200, body, wait_for=lambda done: held(journal, done))
         if answered.shadow is not None:
             work = answered.shadow
             reply.after = lambda: self._shadow(work)
-        if self._held is not None:
-            held, journal = self._held, endpoint.journal.predictions
-            reply.wait_for = lambda done: held(journal, done)
         self._metrics.endpoint(endpoint.config.key).responded(elapsed() - request.started)
         return reply
 
     def _feedback(self, request: Request) -> Reply:
         answer = labels.take_labels(request.body, self._labels, self._clock)
         self._metrics.labels.inc(answer.accepted)
-        reply = Reply(200, encode(answer))
-        if self._held is not None:
-            held = self._held
-            reply.wait_for = lambda done: held(self._labels, done)
-        return reply
+        return Reply(200, encode(answer), wait_for=lambda done: self._held(self._labels, done))
 
     def _push(self, request: Request, name: str) -> Reply:
         """Take events of a source into every view over it."""
@@ -204,7 +198,9 @@ def _text(data: bytes) -> str:
 
 def _trace_id(header: bytes | None) -> str:
     """Return the trace id of a traceparent header (W3C Trace Context, section 3.2), empty when there is none."""
-    parts = (header or b"").split(b"-")
+    if header is None:
+        return ""
+    parts = header.split(b"-")
     return parts[1].decode("latin-1") if len(parts) >= 4 and len(parts[1]) == 32 else ""
 
 

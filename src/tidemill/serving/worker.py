@@ -19,11 +19,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from tidemill.core.clock import EPOCH, open_clock
 from tidemill.core.errors import TidemillError
 from tidemill.core.process import follow_supervisor, start_logging
 from tidemill.core.settings import STATE_NAME, Settings, load_settings
-from tidemill.serving.background import GroupCommit, Shadows
+from tidemill.serving.background import Commit, Shadows
 from tidemill.serving.config import (
     EndpointConfig,
     ServingConfig,
@@ -80,8 +82,9 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         self.port = listener.getsockname()[1]
-        shadows = Shadows(loop, self.metrics)
-        commit = GroupCommit(loop) if self.settings.journal_sync == "disk" else None
+        np.seterr(all="ignore")  # numbers that single precision cannot hold become infinite, and are refused as such
+        commit = Commit(loop, to_disk=self.settings.journal_sync == "disk")
+        shadows = Shadows(loop, self.metrics, commit)
         loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.routes = Routes(
             clock=self.clock, metrics=self.metrics, labels_journal=self.labels_journal, shadow=shadows.submit, held=commit,
@@ -106,9 +109,8 @@ class Worker:
             await asyncio.sleep(0.01)
         http.close()
         await loop.run_in_executor(loader, shadows.close, max(1.0, deadline - loop.time()))
-        await asyncio.sleep(0)  # the last records of shadows
-        if commit is not None:
-            commit.close()
+        await asyncio.sleep(0.01)  # the last records of shadows
+        commit.close()
         loader.shutdown()
         self.close()
 
@@ -169,7 +171,8 @@ class Worker:
         self.metrics.generation.set(world.config.generation)
         self.builder.forget(world.config)
         for key in set(self.journals) - {endpoint.key for endpoint in world.config.endpoints}:
-            self.journals.pop(key).close()
+            # Behind what was answered already and is written in a moment.
+            asyncio.get_running_loop().call_soon(self.journals.pop(key).close)
         gc.collect()
         gc.freeze()  # models and schemas live as long as the config: the collector need not look at them again
         LOG.info("config %s is served: %s", world.config.generation, ", ".join(sorted(world.endpoints)) or "no endpoint")

@@ -42,6 +42,7 @@ _DATATYPES: dict[ColumnKind, str] = {"double": "FP64", "long": "INT64", "string"
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _WHOLE = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
 _NUMBER_TYPES = frozenset({float, int, type(None)})
+_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 _KNOWN = _FLOATS | _WHOLE | {"BYTES", "BOOL"}
 
 
@@ -113,7 +114,10 @@ class OipRoutes:
     def decode(self, endpoint: Endpoint, target: Target, body: bytes) -> Inference:
         """Read an inference request as rows. Raises Invalid, RowsRefused."""
         _check_version(endpoint, target)
-        request: InferenceRequest | NumbersRequest | None = self._numbers.read(body)
+        numbers = self._numbers.read(body)
+        if numbers is not None and (block := _whole(endpoint, numbers)) is not None:
+            return Inference(numbers, endpoint.schema.take_block(block, ids=None, at=None))
+        request: InferenceRequest | NumbersRequest | None = numbers
         if request is None or not endpoint.schema.takes_block(_columns(endpoint, request)):
             request = decode(body, InferenceRequest, what="inference request")
         if not request.inputs:
@@ -203,6 +207,17 @@ def _tensors(endpoint: Endpoint, request: InferenceRequest | NumbersRequest) -> 
     return count, found
 
 
+def _whole(endpoint: Endpoint, request: NumbersRequest) -> Block | None:
+    """Return what nearly every request is, one tensor that fills every column and nothing else; None for any other, right or wrong."""
+    if len(request.inputs) != 1 or request.parameters is not None or request.outputs is not None:
+        return None
+    tensor = request.inputs[0]
+    names = _columns_of(endpoint, tensor.name)
+    if tensor.shape != [len(tensor.data) // len(names), len(names)] or not tensor.data or not endpoint.schema.takes_block(names):
+        return None
+    return Block(names, np.array(tensor.data, dtype=_SINGLE if tensor.datatype == "FP32" else _DOUBLE).reshape(tensor.shape))
+
+
 def _columns(endpoint: Endpoint, request: InferenceRequest | NumbersRequest) -> tuple[str, ...]:
     """Return all columns that a request's tensors fill, in order."""
     if len(request.inputs) == 1:
@@ -227,8 +242,7 @@ def _rows(endpoint: Endpoint, count: int, tensors: list[Tensor], ids: list[str] 
 
 
 def _matrix(tensor: Tensor, count: int) -> NDArray[Any]:
-    with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite, and is refused as such
-        found = np.array(tensor.values, dtype=np.float32 if tensor.datatype == "FP32" else np.float64)
+    found = np.array(tensor.values, dtype=_SINGLE if tensor.datatype == "FP32" else _DOUBLE)
     return found.reshape(count, len(tensor.columns))
 
 
