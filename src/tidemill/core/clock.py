@@ -25,6 +25,10 @@ class Clock(Protocol):
 
     def now(self) -> datetime: ...
 
+    def micros(self) -> int:
+        """Return the same as microseconds since 1970, which is cheaper."""
+        ...
+
 
 class SystemClock:
     """The machine's clock."""
@@ -33,6 +37,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def micros(self) -> int:
+        return time.time_ns() // 1000
 
 
 class ManualClock:
@@ -45,6 +52,9 @@ class ManualClock:
 
     def now(self) -> datetime:
         return self._now
+
+    def micros(self) -> int:
+        return micros(self._now)
 
     def advance(self, by: timedelta) -> datetime:
         """Move forward. Raises Invalid for a negative span."""
@@ -80,6 +90,9 @@ class SimulatedClock:
 
     def now(self) -> datetime:
         return from_micros(self._cell[0])
+
+    def micros(self) -> int:
+        return int(self._cell[0])
 
     def advance_to(self, moment: datetime) -> None:
         """Move forward to moment. Raises Invalid when it lies in the past."""

@@ -19,6 +19,10 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """A shape that a foreign standard dictates: lenient about unknown fields."""
 
 
+class Passed(msgspec.Struct):
+    """What one step of a hot path hands to the next: made in a fraction of the time of a class of one's own, and changeable."""
+
+
 def fields_of(cls: type[Value]) -> tuple[str, ...]:
     """Return the field names of a value class in their declared order."""
     return tuple(f.name for f in msgspec.structs.fields(cls))

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from tidemill.core.clock import elapsed
 from tidemill.core.errors import TidemillError
 from tidemill.serving.http import Reply
 from tidemill.serving.journal import FailureRecord, JournalUnavailable, JournalWriter, PredictionRecord
@@ -78,8 +79,9 @@ class Commit:
     process; with to_disk flushed as well, so that they survive a power cut.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, to_disk: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics, *, to_disk: bool) -> None:
         self._loop = loop
+        self._took = metrics.journal_seconds.of().add
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal-sync") if to_disk else None
         self._waiting: list[tuple[JournalWriter, Done]] = []
         self._written: list[tuple[JournalWriter, Done]] = []
@@ -99,11 +101,13 @@ class Commit:
     def _write(self) -> None:
         group, self._waiting = self._waiting, []
         failed: dict[int, Reply] = {}
+        before = elapsed()
         for journal in {id(journal): journal for journal, _ in group}.values():
             try:
                 journal.flush()
             except JournalUnavailable as error:
                 failed[id(journal)] = problem_reply(error)
+        self._took(elapsed() - before)
         for journal, done in group:
             if self._thread is None or id(journal) in failed:
                 done(failed.get(id(journal)))

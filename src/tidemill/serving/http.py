@@ -13,7 +13,7 @@ from typing import Protocol
 import httptools
 
 from tidemill.core.clock import elapsed
-from tidemill.core.values import Value
+from tidemill.core.values import Passed, Value
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _JSON = b"application/json"
@@ -29,34 +29,26 @@ class Limits(Value, frozen=True, kw_only=True):
     sweep_s: float = 0.5
 
 
-class Request:
-    """One request, whole. path has no query; header names are in lower case."""
+class Request(Passed):
+    """One request, whole. path has no query; header names are in lower case; started: `elapsed` when it was whole."""
 
-    __slots__ = ("body", "headers", "method", "path", "started")
+    method: bytes
+    path: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+    started: float
 
-    def __init__(self, method: bytes, path: bytes, headers: dict[bytes, bytes], body: bytes, started: float) -> None:
-        self.method, self.path, self.headers, self.body, self.started = method, path, headers, body, started
 
+class Reply(Passed):
+    """One answer. wait_for: what must have happened before it goes out (the journal is written); after: called once it is out."""
 
-class Reply:
-    """One answer. wait_for: what must have happened before it goes out (a disk flush); after: called once it is out."""
-
-    __slots__ = ("after", "body", "close", "extra", "media", "status", "wait_for")
-
-    def __init__(
-        self,
-        status: int,
-        body: bytes,
-        *,
-        media: bytes = _JSON,
-        extra: bytes = b"",
-        close: bool = False,
-        wait_for: "Callable[[Callable[[Reply | None], None]], None] | None" = None,
-        after: Callable[[], None] | None = None,
-    ) -> None:
-        self.status, self.body, self.media, self.extra, self.close, self.wait_for, self.after = (
-            status, body, media, extra, close, wait_for, after,
-        )  # fmt: skip
+    status: int
+    body: bytes
+    media: bytes = _JSON
+    extra: bytes = b""
+    close: bool = False
+    wait_for: "Callable[[Callable[[Reply | None], None]], None] | None" = None
+    after: Callable[[], None] | None = None
 
 
 class Handler(Protocol):
@@ -109,11 +101,17 @@ class HttpServer:
 class _Slot:
     """The place of one answer in the order of a connection's answers."""
 
-    __slots__ = ("keep_alive", "reply")
+    __slots__ = ("connection", "keep_alive", "reply", "waiting")
 
-    def __init__(self, *, keep_alive: bool) -> None:
-        self.keep_alive = keep_alive
+    def __init__(self, connection: "Connection", *, keep_alive: bool) -> None:
+        self.connection, self.keep_alive = connection, keep_alive
         self.reply: Reply | None = None
+        self.waiting: Reply | None = None
+
+    def settle(self, instead: Reply | None) -> None:
+        """Send the reply that waited, or another one instead."""
+        self.reply = instead or self.waiting
+        self.connection.send()
 
 
 class Connection(asyncio.Protocol):
@@ -212,7 +210,7 @@ class Connection(asyncio.Protocol):
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         path, _, _ = self._url.partition(b"?")
-        slot = _Slot(keep_alive=self._parser.should_keep_alive() and not self._server.draining)
+        slot = _Slot(self, keep_alive=self._parser.should_keep_alive() and not self._server.draining)
         if not slot.keep_alive:
             self._deaf = True
         self._slots.append(slot)
@@ -221,24 +219,21 @@ class Connection(asyncio.Protocol):
         self._since = elapsed()
         if reply.wait_for is None:
             slot.reply = reply
-            self._send()
+            self.send()
         else:
-            reply.wait_for(lambda instead: self._settle(slot, instead or reply))
+            slot.waiting = reply
+            reply.wait_for(slot.settle)
 
     # answers
 
-    def _settle(self, slot: _Slot, reply: Reply) -> None:
-        slot.reply = reply
-        self._send()
-
-    def _send(self) -> None:
+    def send(self) -> None:
         """Write the answers that are due, in the order of their requests."""
         while self._slots and (reply := self._slots[0].reply) is not None:
             slot = self._slots.popleft()
             over = self._server.draining and not self._slots and not self._in_message
             keep = slot.keep_alive and not reply.close and not over
             if self._transport is not None:
-                self._transport.write(_head(reply, keep=keep) + reply.body)
+                self._transport.write(_bytes(reply, keep=keep))
             if reply.after is not None:
                 reply.after()
             if not keep:
@@ -251,10 +246,10 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         reply = self._server.refuse(status, sentence)
         reply.close = True
-        slot = _Slot(keep_alive=False)
+        slot = _Slot(self, keep_alive=False)
         slot.reply = reply
         self._slots.append(slot)
-        self._send()
+        self.send()
 
     def _too_large(self) -> None:
         self._refuse(413, f"the request's body is larger than {self._limits.body_bytes} bytes; send fewer rows at once")
@@ -301,8 +296,8 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
 
 
-def _head(reply: Reply, *, keep: bool) -> bytes:
+def _bytes(reply: Reply, *, keep: bool) -> bytes:
     ending = reply.extra if keep else reply.extra + b"connection: close\r\n"
-    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n" % (
-        reply.status, _REASONS.get(reply.status, b"-"), reply.media, len(reply.body), ending,
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
+        reply.status, _REASONS.get(reply.status, b"-"), reply.media, len(reply.body), ending, reply.body,
     )  # fmt: skip

@@ -89,7 +89,6 @@ class EndpointMetrics:
     def __init__(self, metrics: "Metrics", endpoint: str) -> None:
         self._metrics, self._endpoint = metrics, endpoint
         self.features = metrics.feature_seconds.of(endpoint).add
-        self.journaled = metrics.journal_seconds.of(endpoint).add
         self.responded = metrics.request_seconds.of(endpoint).add
         self._ran: dict[str, Callable[[float], None]] = {}
         self._predicted: dict[tuple[str, int], Callable[[int], None]] = {}
@@ -124,7 +123,7 @@ class Metrics:
         self.request_seconds = self._timings("request", "From the whole request to its answer.", ["endpoint"])
         self.feature_seconds = self._timings("feature_lookup", "Looking up the features of a request.", ["endpoint"])
         self.model_seconds = self._timings("model", "Running a model on the rows of a request.", ["endpoint", "variant"])
-        self.journal_seconds = self._timings("journal_write", "Writing a request's record.", ["endpoint"])
+        self.journal_seconds = self._timings("journal_write", "Writing the records of the requests that arrived together.", [])
         self.connections = Gauge("tidemill_connections", "Open connections.", registry=registry)
         self.generation = Gauge("tidemill_config_generation", "Generation of the config that is served.", registry=registry)
         self.memory = Gauge("tidemill_resident_memory_bytes", "Memory of the worker.", registry=registry)

@@ -2,19 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill.core.clock import Clock, elapsed, micros, wall
+from tidemill.core.clock import Clock, elapsed, from_micros, micros, wall_micros
 from tidemill.core.codec import Raw, packed
 from tidemill.core.errors import Invalid
 from tidemill.core.ids import new_ids
 from tidemill.core.signature import ModelSpec
-from tidemill.core.values import Value
+from tidemill.core.values import Passed, Value
 from tidemill.features.online import FeatureReader
 from tidemill.serving.block import Block
 from tidemill.serving.config import EndpointConfig, VariantConfig
@@ -55,13 +54,13 @@ class LoadedVariant:
         self.needs = tuple(dict.fromkeys(name for names in spec.tensors.values() for name in names))
 
 
-class Answered:
+class Answered(Passed):
     """What came of a request, in lists along its rows, and the work for shadows that is to be done once the answer is out."""
 
-    __slots__ = ("chosen", "ids", "scores", "shadow")
-
-    def __init__(self, ids: list[str], scores: list[float], chosen: list[str], shadow: "ShadowWork | None") -> None:
-        self.ids, self.scores, self.chosen, self.shadow = ids, scores, chosen, shadow
+    ids: list[str]
+    scores: list[float]
+    chosen: list[str]
+    shadow: "ShadowWork | None"
 
 
 class ShadowWork:
@@ -69,7 +68,7 @@ class ShadowWork:
 
     __slots__ = ("at", "chosen", "columns", "endpoint", "ids", "trace_id")
 
-    def __init__(self, endpoint: "Endpoint", ids: list[str], columns: Columns, chosen: list[str], at: datetime, trace_id: str) -> None:
+    def __init__(self, endpoint: "Endpoint", ids: list[str], columns: Columns, chosen: list[str], at: int, trace_id: str) -> None:
         self.endpoint, self.ids, self.columns, self.chosen, self.at, self.trace_id = endpoint, ids, columns, chosen, at, trace_id
 
     def run(self) -> list[PredictionRecord | FailureRecord]:
@@ -85,7 +84,7 @@ class Endpoint:
         clock: Clock, metrics: Metrics,
     ) -> None:  # fmt: skip
         self.config, self.variants, self.journal = config, dict(variants), journal
-        self._clock, self._metrics = clock, metrics.endpoint(config.key)
+        self._clock, self.metrics = clock, metrics.endpoint(config.key)
         if config.features is not None and online is None:
             raise Invalid(f"endpoint {config.key!r} looks features up, but this worker has no online store")
         self._features = FeatureReader(config.features, online) if config.features is not None and online is not None else None
@@ -109,22 +108,21 @@ class Endpoint:
         started: `elapsed` when the request came. Raises Invalid for rows that do not fit, Unavailable when features or journal
         are not to be had, ModelFailed.
         """
-        at = rows.at or self._clock.now()
-        moment = micros(at)
+        moment = self._clock.micros() if rows.at is None else micros(rows.at)
         ids = rows.ids or new_ids(rows.count)
         columns: Columns = rows.columns
         if self._features is not None:
             before = elapsed()
-            columns = {**columns, **self._features.read(columns, at)}
-            self._metrics.features(elapsed() - before)
+            columns = {**columns, **self._features.read(columns, from_micros(moment))}
+            self.metrics.features(elapsed() - before)
         chosen = self._answering * rows.count if self._alone is not None else choose(self.config.route, self._units(ids, columns))
-        scores, names = self._run(chosen, columns, rows.count, at)
+        scores, names = self._run(chosen, columns, rows.count, moment)
         variant = [0] * rows.count if len(names) == 1 else [names.index(name) for name in chosen]
         values: list[float] = scores.tolist()
-        block = columns if isinstance(columns, Block) else None
+        block = columns if type(columns) is Block else None
         record = PredictionRecord(
             at=moment,
-            received=int(wall() * 1e6),
+            received=wall_micros(),
             ids=ids,
             columns={} if block is not None else {name: plain(column) for name, column in columns.items()},
             block=self._packed(block) if block is not None else None,
@@ -135,12 +133,10 @@ class Endpoint:
             latency_ms=(elapsed() - started) * 1e3,
             trace_id=trace_id,
         )
-        before = elapsed()
         self.journal.predictions.gather(record, at=moment)
-        self._metrics.journaled(elapsed() - before)
         for name in names:
-            self._metrics.predicted(self.variants[name].config, chosen.count(name))
-        return Answered(ids, values, chosen, ShadowWork(self, ids, columns, chosen, at, trace_id) if self.config.shadows else None)
+            self.metrics.predicted(self.variants[name].config, rows.count if len(names) == 1 else chosen.count(name))
+        return Answered(ids, values, chosen, ShadowWork(self, ids, columns, chosen, moment, trace_id) if self.config.shadows else None)
 
     def run_shadow(self, name: str, work: ShadowWork) -> PredictionRecord | FailureRecord:
         """Let one shadow see the rows that it did not answer itself. Return its record, or that of its failure.
@@ -158,8 +154,8 @@ class Endpoint:
         except Exception as error:  # noqa: BLE001 (the edge of a thread: a shadow must harm nobody)
             return self._failure(variant.config, len(ids), work.at, shadow=True, reason=str(error))
         return PredictionRecord(
-            at=micros(work.at),
-            received=int(wall() * 1e6),
+            at=work.at,
+            received=wall_micros(),
             ids=ids,
             columns={},
             scores=scores,
@@ -187,7 +183,7 @@ class Endpoint:
             return ids
         return [unit if value is None else f"={value}" for unit, value in zip(ids, columns[by], strict=True)]
 
-    def _run(self, chosen: list[str], columns: Columns, count: int, at: datetime) -> tuple[NDArray[np.float64], list[str]]:
+    def _run(self, chosen: list[str], columns: Columns, count: int, at: int) -> tuple[NDArray[np.float64], list[str]]:
         names = self._answering if self._alone is not None else sorted(set(chosen))
         scores = np.empty(count if len(names) > 1 else 0, dtype=np.float64)
         for name in names:
@@ -204,12 +200,12 @@ class Endpoint:
                 with suppress(JournalUnavailable):  # the caller is told of the model
                     self.journal.failures.append(failure, at=failure.at)
                 raise
-            self._metrics.ran(name, elapsed() - before)
+            self.metrics.ran(name, elapsed() - before)
         return scores, names
 
-    def _failure(self, variant: VariantConfig, rows: int, at: datetime, *, shadow: bool, reason: str) -> FailureRecord:
+    def _failure(self, variant: VariantConfig, rows: int, at: int, *, shadow: bool, reason: str) -> FailureRecord:
         return FailureRecord(
-            at=micros(at), received=int(wall() * 1e6), rows=rows, variant=variant.name, model=variant.model, version=variant.version,
+            at=at, received=wall_micros(), rows=rows, variant=variant.name, model=variant.model, version=variant.version,
             shadow=shadow, reason=reason[:500],
         )  # fmt: skip
 

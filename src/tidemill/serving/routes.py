@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from tidemill.core.clock import Clock, elapsed
@@ -13,12 +14,13 @@ from tidemill.serving import labels
 from tidemill.serving.http import Reply, Request
 from tidemill.serving.journal import JournalWriter
 from tidemill.serving.metrics import MEDIA_TYPE, Metrics
-from tidemill.serving.oip.routes import OipRoutes, target_of
+from tidemill.serving.oip.routes import OipRoutes, Target, target_of
 from tidemill.serving.predict import Answered, Endpoint, ShadowWork
 from tidemill.serving.problems import MethodRefused, RouteNotFound, problem_reply, unexpected
 from tidemill.serving.rows import Rows
 from tidemill.serving.world import World
 
+PATHS_KNOWN = 1000
 _PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
 
 
@@ -54,11 +56,21 @@ class Routes:
         self, *, clock: Clock, metrics: Metrics, labels_journal: JournalWriter, shadow: Callable[[ShadowWork], None],
         held: Held, exposition: Callable[[], bytes],
     ) -> None:  # fmt: skip
-        self.world: World | None = None
+        self._world: World | None = None
+        self._inferring: dict[bytes, tuple[Endpoint, Target]] = {}
         self._clock, self._metrics, self._labels = clock, metrics, labels_journal
         self._shadow, self._held, self._exposition = shadow, held, exposition
         self._oip = OipRoutes(clock)
         self._counted: dict[tuple[str, int], Callable[[], None]] = {}
+
+    @property
+    def world(self) -> World | None:
+        """What is served."""
+        return self._world
+
+    @world.setter
+    def world(self, world: World | None) -> None:
+        self._world, self._inferring = world, {}
 
     def __call__(self, request: Request) -> Reply:
         name = "other"
@@ -106,6 +118,9 @@ class Routes:
         return self._reply(request, endpoint, answered, encode(endpoint.answer(answered)))
 
     def _open_inference(self, request: Request) -> Reply:
+        found = self._inferring.get(request.path)
+        if found is not None and request.method == b"POST" and b"origin" not in request.headers:
+            return self._infer(request, *found)  # as before: nothing of it can have changed
         if request.path in _PROBES:
             self._method(request, b"GET")
             return self._oip.health(self.world, ready=request.path.endswith(b"ready"))
@@ -118,6 +133,11 @@ class Routes:
         endpoint = self._endpoint(request, target.model)
         if target.verb != "infer":
             return self._oip.describe(endpoint, target)
+        if self._served().config.keys is None and len(self._inferring) < PATHS_KNOWN:
+            self._inferring[request.path] = (endpoint, target)
+        return self._infer(request, endpoint, target)
+
+    def _infer(self, request: Request, endpoint: Endpoint, target: Target) -> Reply:
         inference = self._oip.decode(endpoint, target, request.body)
         answered = self._run(request, endpoint, inference.rows)
         return self._reply(request, endpoint, answered, self._oip.encode(endpoint, inference, answered))
@@ -126,18 +146,17 @@ class Routes:
         return endpoint.predict(rows, started=request.started, trace_id=_trace_id(request.headers.get(b"traceparent")))
 
     def _reply(self, request: Request, endpoint: Endpoint, answered: Answered, body: bytes) -> Reply:
-        held, journal = self._held, endpoint.journal.predictions
-        reply = Reply(200, body, wait_for=lambda done: held(journal, done))
+        reply = Reply(200, body, wait_for=partial(self._held, endpoint.journal.predictions))
         if answered.shadow is not None:
             work = answered.shadow
             reply.after = lambda: self._shadow(work)
-        self._metrics.endpoint(endpoint.config.key).responded(elapsed() - request.started)
+        endpoint.metrics.responded(elapsed() - request.started)
         return reply
 
     def _feedback(self, request: Request) -> Reply:
         answer = labels.take_labels(request.body, self._labels, self._clock)
         self._metrics.labels.inc(answer.accepted)
-        return Reply(200, encode(answer), wait_for=lambda done: self._held(self._labels, done))
+        return Reply(200, encode(answer), wait_for=partial(self._held, self._labels))
 
     def _push(self, request: Request, name: str) -> Reply:
         """Take events of a source into every view over it."""

@@ -13,7 +13,7 @@ import numpy as np
 from tidemill.core.codec import convert, decode, decode_any
 from tidemill.core.errors import Invalid
 from tidemill.core.signature import Column, ModelSpec
-from tidemill.core.values import Meta, Value
+from tidemill.core.values import Meta, Passed, Value
 from tidemill.features.online import ReadPlan
 from tidemill.serving.block import Block, BlockCheck
 
@@ -42,13 +42,13 @@ class RowsRefused(Invalid):
         super().__init__(f"endpoint {endpoint!r} cannot take these rows: {told}{more}")
 
 
-class Rows:
+class Rows(Passed):
     """Decoded rows: columns by name, ids if the caller gave them, and the moment that they are about."""
 
-    __slots__ = ("at", "columns", "count", "ids")
-
-    def __init__(self, columns: Mapping[str, Any], count: int, ids: list[str] | None, at: datetime | None) -> None:
-        self.columns, self.count, self.ids, self.at = columns, count, ids, at
+    columns: Mapping[str, Any]
+    count: int
+    ids: list[str] | None
+    at: datetime | None
 
 
 class RowSchema:

@@ -83,7 +83,7 @@ class Worker:
             loop.add_signal_handler(number, self.stopping.set)
         self.port = listener.getsockname()[1]
         np.seterr(all="ignore")  # numbers that single precision cannot hold become infinite, and are refused as such
-        commit = Commit(loop, to_disk=self.settings.journal_sync == "disk")
+        commit = Commit(loop, self.metrics, to_disk=self.settings.journal_sync == "disk")
         shadows = Shadows(loop, self.metrics, commit)
         loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.routes = Routes(
