@@ -6,8 +6,10 @@ import pytest
 
 from tests import world
 from tests.deploy.worlds import BETTER
+from tidemill.core.codec import encode
 from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest
+from tidemill.core.values import replace
 from tidemill.deploy.endpoints import create_endpoint, read_endpoint
 from tidemill.deploy.places import Place, where_runs
 from tidemill.deploy.plans import canary_plan
@@ -15,12 +17,13 @@ from tidemill.deploy.rollouts import advance, roll_back, start_rollout
 from tidemill.deploy.versions import compare_versions
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_aliases, read_version
-from tidemill.registry.bundles import FilesElsewhere, NotServable
+from tidemill.registry.bundles import FilesElsewhere, NotServable, read_spec
 from tidemill.registry.describe import rename_model
 from tidemill.registry.locks import VersionLocked, lock, unlock
 from tidemill.registry.models import create_model
 from tidemill.registry.trash import delete_model
 from tidemill.registry.versions import Origin, create_version, register
+from tidemill.serving.runtimes.runtime import RuntimeRefused
 from tidemill.store.trees import put_tree
 
 pytestmark = pytest.mark.slow
@@ -112,3 +115,10 @@ def test_what_cannot_be_served_is_said_when_it_is_deployed(ws: Workspace) -> Non
     with pytest.raises(NotServable, match=r"an MLflow model \(flavors: none\)"):
         start_rollout(ws, "delay", "delay@2", plan=canary_plan())
     assert len(compare_versions(ws, ["delay@1", "delay@2", "far@1"]).versions) == 3
+
+
+def test_a_runtime_that_the_server_does_not_trust_is_refused_when_it_is_deployed(ws: Workspace) -> None:
+    spec = replace(read_spec(ws, world.bundle(ws)), runtime="python", file="model.py:predict")
+    register(ws, "delay", put_tree(ws.objects, {"model.py": b"def predict(columns): ...", "model.json": encode(spec)}))
+    with pytest.raises(RuntimeRefused, match=r"does not load models of runtime 'python' \(it trusts: lightgbm, onnx, xgboost\)"):
+        create_endpoint(ws, "delay", "delay@1")

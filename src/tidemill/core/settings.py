@@ -44,7 +44,7 @@ class Settings(Value, frozen=True, kw_only=True):
     authentication: Literal["off", "keys"] = "off"
     journal_sync: Literal["process", "disk"] = "process"
     body_limit_bytes: Positive = 16 << 20
-    trusted_runtimes: tuple[str, ...] = ("onnx",)
+    trusted_runtimes: tuple[str, ...] = ("lightgbm", "onnx", "xgboost")
     lease_s: Positive = 30
     gc_grace_s: Annotated[int, Meta(ge=0)] = 3600
     gc_every_hours: Annotated[int, Meta(ge=0)] = 24
@@ -67,7 +67,7 @@ HELP: Mapping[str, str] = {
     "authentication": "off (one local owner), or keys (every call carries an API key)",
     "journal_sync": "an acknowledged prediction survives: process = a killed process, disk = a power cut (slower)",
     "body_limit_bytes": "largest request body taken, in bytes; what the SDK logs comes in up to 4 MB at once",
-    "trusted_runtimes": "model runtimes that this server may load; python runs code of the bundle",
+    "trusted_runtimes": "model runtimes that this server may load; python runs code of the bundle, sklearn builds what its file names",
     "lease_s": "seconds without heartbeat after which another worker takes over a job",
     "gc_grace_s": "seconds for which an object that nothing refers to is kept",
     "gc_every_hours": "hours after which trash whose time is up, and objects that nothing refers to, are removed again; 0 leaves it to you",

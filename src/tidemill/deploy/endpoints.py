@@ -18,6 +18,7 @@ from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_version
 from tidemill.registry.bundles import read_spec
 from tidemill.registry.versions import ModelVersion, bundle_of, fetch_key
+from tidemill.serving.runtimes.runtime import check_runtime
 
 
 class Variant(Value, frozen=True, kw_only=True):
@@ -194,8 +195,14 @@ def check_model(endpoint: str, model: ModelName, variant: Variant) -> None:
 
 
 def read_plan(ws: Workspace, variants: Sequence[Variant]) -> ReadPlan | None:
-    """Return what the data plane looks up for variants, None when nothing. Raises PlansCollide when they cannot be served together."""
-    services = {read_spec(ws, variant.bundle).feature_service for variant in variants} - {None}
+    """Return what the data plane looks up for variants, None when nothing.
+
+    Raises NotServable, RuntimeRefused, and PlansCollide when they cannot be served together.
+    """
+    specs = [read_spec(ws, variant.bundle) for variant in variants]
+    for spec in specs:
+        check_runtime(spec, ws.settings.trusted_runtimes)
+    services = {spec.feature_service for spec in specs} - {None}
     return compile_plan(ws, *sorted(str(service) for service in services)) if services else None
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill.core.errors import Corrupt, Invalid
+from tidemill.core.errors import Invalid
 from tidemill.core.signature import ModelSpec
 from tidemill.serving.block import Block
-from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, Scores, checked
+from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, Scores, primary, read_model
 
 _NUMERIC: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -25,7 +25,7 @@ _TEXT = "tensor(string)"
 class OnnxRuntime:
     """A session of one thread by default: workers are processes, and threads of theirs would only fight over the cores."""
 
-    def __init__(self, path: Path, spec: ModelSpec, *, model: str, threads: int) -> None:
+    def __init__(self, data: bytes, spec: ModelSpec, *, model: str, threads: int) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -36,9 +36,7 @@ class OnnxRuntime:
         self._model, self._spec = model, spec
         try:
             # From bytes: a model file may name other files, which are not to be looked for beside it.
-            self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        except FileNotFoundError:
-            raise Corrupt(f"model bundle of {model} has no {spec.file}; register the model again") from None
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exceptions share no base but this
             raise Invalid(f"{spec.file} of model {model} is not a model that ONNX Runtime can run: {error}") from error
         self._fill = self._plan()
@@ -58,13 +56,7 @@ class OnnxRuntime:
             (answer,) = self._session.run(self._outputs, feeds)
         except Exception as error:  # the same
             raise ModelFailed(self._model, str(error)) from error
-        if answer.ndim == 2:
-            if not 0 <= self._spec.output_index < answer.shape[1]:
-                raise ModelFailed(
-                    self._model, f"output {self._spec.output!r} has {answer.shape[1]} columns, none at {self._spec.output_index}"
-                )
-            answer = answer[:, self._spec.output_index]
-        return checked(np.asarray(answer, dtype=np.float64), rows, self._model)
+        return primary(answer, self._spec, rows, self._model)
 
     def _plan(self) -> dict[str, Callable[[Columns, int], NDArray[Any]]]:
         inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
@@ -126,4 +118,4 @@ def _text(found: Columns, columns: tuple[str, ...], rows: int, flat: bool) -> ND
 
 def load_onnx(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> OnnxRuntime:
     """Load the ONNX file of a bundle."""
-    return OnnxRuntime(folder / spec.file, spec, model=model, threads=threads)
+    return OnnxRuntime(read_model(folder, spec, model), spec, model=model, threads=threads)

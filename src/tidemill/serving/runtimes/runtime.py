@@ -21,8 +21,11 @@ Scores = NDArray[np.float64]
 
 # Members are loaded when chosen; they never import this table's members.
 RUNTIMES = {
+    "lightgbm": "tidemill.serving.runtimes.lightgbm:load_lightgbm",
     "onnx": "tidemill.serving.runtimes.onnx:load_onnx",
     "python": "tidemill.serving.runtimes.python:load_python",
+    "sklearn": "tidemill.serving.runtimes.sklearn:load_sklearn",
+    "xgboost": "tidemill.serving.runtimes.xgboost:load_xgboost",
 }
 
 
@@ -69,14 +72,47 @@ def read_spec(folder: Path) -> ModelSpec:
 
 
 def load_runtime(folder: Path, spec: ModelSpec, *, trusted: Sequence[str], model: str, threads: int = 1) -> Runtime:
-    """Load the model of a bundle. Raises Invalid, Corrupt, RuntimeRefused."""
+    """Load the model of a bundle. Raises Invalid, Corrupt, RuntimeRefused, ExtraMissing."""
+    check_runtime(spec, trusted)
+    return load_here(folder, spec, model=model, threads=threads)
+
+
+def check_runtime(spec: ModelSpec, trusted: Sequence[str]) -> None:
+    """Raises Invalid for a runtime that is not known, RuntimeRefused for one that is not trusted."""
     if spec.runtime not in RUNTIMES:
         raise Invalid(f"model runtime {spec.runtime!r} is not known; {nearest(spec.runtime, list(RUNTIMES))}")
     if spec.runtime not in trusted:
         raise RuntimeRefused(spec.runtime, trusted)
+
+
+def load_here(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> Runtime:
+    """Load the model of a bundle into this process, trusted or not. Raises Invalid, Corrupt, ExtraMissing."""
     module, _, name = RUNTIMES[spec.runtime].partition(":")
     runtime: Runtime = getattr(import_module(module), name)(folder, spec, model=model, threads=threads)
     return runtime
+
+
+def read_model(folder: Path, spec: ModelSpec, model: str) -> bytes:
+    """Return the model file of a bundle. Raises Corrupt when it is not there, Invalid for one outside of the bundle."""
+    if not (folder / spec.file).resolve().is_relative_to(folder.resolve()):
+        raise Invalid(f"model {model} names the file {spec.file!r}, which is outside of its bundle; register it again")
+    try:
+        return (folder / spec.file).read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise Corrupt(f"model bundle of {model} has no {spec.file}; register the model again") from None
+
+
+def primary(answer: Any, spec: ModelSpec, rows: int, model: str) -> Scores:
+    """Return the scores of what a library answered: [n], or the column output_index of [n, m]. Raises ModelFailed."""
+    try:
+        scores = np.asarray(answer, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ModelFailed(model, f"its output {spec.output!r} is no array of numbers") from None
+    if scores.ndim == 2:
+        if not 0 <= spec.output_index < scores.shape[1]:
+            raise ModelFailed(model, f"output {spec.output!r} has {scores.shape[1]} columns, none at {spec.output_index}")
+        scores = scores[:, spec.output_index]
+    return checked(scores, rows, model)
 
 
 def checked(scores: Scores, rows: int, model: str) -> Scores:
