@@ -45,6 +45,29 @@ def to_onnx(model: TrainedModel) -> bytes:
     return _assemble(model.encoding, nodes, model.calibration)
 
 
+def booster_to_onnx(text: str, columns: int) -> bytes:
+    """Return a model of LightGBM that tells one score a row, given in its text form, as an ONNX file.
+
+    Input: `x` float32 [n, columns] (NaN: missing); output: `score` float32 [n, 1], as the booster's own predict tells it. Raises Invalid.
+    """
+    onnx, helper = _onnx(), _helper()
+    trees = Trees(text=text, columns=tuple(f"f{place}" for place in range(columns)))
+    constants, behind = _link(booster_of(trees).dump_model())
+    nodes = [helper.make_node("TreeEnsembleRegressor", ["x"], ["raw"], name="trees", domain="ai.onnx.ml", **_tree_attributes(trees))]
+    graph = helper.make_graph(
+        [*nodes, *behind],
+        "model",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None, columns])],
+        [helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, [None, 1])],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    imports = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="tidemill")
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
 def estimator_to_onnx(estimator: Any, encoding: Encoding, calibration: Calibration | None = None) -> bytes:
     """Return a fitted scikit-learn classifier of two outcomes, which takes the matrix of encoding, as such an ONNX file.
 
@@ -76,15 +99,20 @@ def check_parity(data: bytes, encoding: Encoding, table: pa.Table, expected: NDA
 
 def run_onnx(data: bytes, encoding: Encoding, table: pa.Table) -> NDArray[np.float64]:
     """Return the probabilities that an ONNX file of this module gives a table's rows."""
+    found = open_onnx(data).run([OUTPUT], feeds(encoding, table))[0]
+    return np.asarray(found, dtype=np.float64).ravel()
+
+
+def open_onnx(data: bytes) -> Any:
+    """Return a session of ONNX Runtime over a file, with one thread."""
     try:
         import onnxruntime
     except ImportError as error:
         raise ExtraMissing("onnxruntime", "ml") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    found = session.run([OUTPUT], feeds(encoding, table))[0]
-    return np.asarray(found, dtype=np.float64).ravel()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def feeds(encoding: Encoding, table: pa.Table) -> dict[str, NDArray[Any]]:
@@ -151,6 +179,23 @@ def _assemble(
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def _link(dump: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Return what stands behind the sum of LightGBM's trees, by its objective: constants, and nodes from `raw` to `score`."""
+    helper = _helper()
+    words = str(dump.get("objective", "")).split() or [""]
+    if dump.get("average_output") or "sqrt" in words:
+        raise Invalid("a model of LightGBM whose trees are averaged, or told as roots, is not written as ONNX")
+    if words[0] == "binary":
+        steepness = next((float(word.partition(":")[2]) for word in words if word.startswith("sigmoid:")), 1.0)
+        nodes = [helper.make_node("Mul", ["raw", "steepness"], ["log_odds"]), helper.make_node("Sigmoid", ["log_odds"], ["score"])]
+        return {"steepness": np.float32(steepness)}, nodes
+    if words[0] in ("poisson", "gamma", "tweedie"):
+        return {}, [helper.make_node("Exp", ["raw"], ["score"])]
+    if words[0] in ("regression", "regression_l1", "huber", "fair", "quantile", "mape", "lambdarank", "rank_xendcg"):
+        return {}, [helper.make_node("Identity", ["raw"], ["score"])]
+    raise Invalid(f"a model of LightGBM with the objective {words[0] or 'none'!r} is not written as ONNX")
 
 
 def _tree_attributes(trees: Trees) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Fitted models of other libraries: one module a library."""
