@@ -79,7 +79,7 @@ def test_every_route_refuses_other_methods_and_names_its_own(caller: Caller) -> 
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/predict", "/predict/", "/nothing", "/v2/nothing", "/v2/models", "/v2/models/", "/%00", "/predict/a/b/c"]
+    "path", ["/predict", "/predict/", "/nothing", "/v2/nothing", "/v2/models", "/v2/models/", "/%00", "/predict/a/b/c"]
 )
 def test_a_path_that_is_not_there_is_not_found(caller: Caller, path: str) -> None:
     answer = caller.call("POST" if path.startswith("/predict") else "GET", path)

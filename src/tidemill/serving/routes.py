@@ -11,8 +11,11 @@ from tidemill.core.errors import Invalid, TidemillError, Unavailable
 from tidemill.core.values import Value
 from tidemill.features.online import Pushed
 from tidemill.serving import labels
+from tidemill.serving.frames import encode_predictions, id_lines
 from tidemill.serving.http import Reply, Request
+from tidemill.serving.invocations.routes import InvocationRoutes, call_of, speaks
 from tidemill.serving.journal import JournalWriter
+from tidemill.serving.kserve import routes as kserve
 from tidemill.serving.metrics import MEDIA_TYPE, Metrics
 from tidemill.serving.oip.routes import OipRoutes, Target, target_of
 from tidemill.serving.predict import Answered, Endpoint, ShadowWork
@@ -61,6 +64,8 @@ class Routes:
         self._clock, self._metrics, self._labels = clock, metrics, labels_journal
         self._shadow, self._held, self._exposition = shadow, held, exposition
         self._oip = OipRoutes(clock)
+        self._invocations = InvocationRoutes()
+        self._kserve = kserve.KserveRoutes()
         self._counted: dict[tuple[str, int], Callable[[], None]] = {}
 
     @property
@@ -74,19 +79,25 @@ class Routes:
 
     def __call__(self, request: Request) -> Reply:
         name = "other"
-        oip = request.path.startswith(b"/v2")
         try:
             name, reply = self._answer(request)
         except RecursionError:
-            error: TidemillError = Invalid("request is not understood: it is nested too deeply")
-            reply = self._oip.error_reply(error) if oip else problem_reply(error)
+            reply = self._refusal(request.path)(Invalid("request is not understood: it is nested too deeply"))
         except TidemillError as refused:
-            reply = self._oip.error_reply(refused) if oip else problem_reply(refused)
+            reply = self._refusal(request.path)(refused)
         except Exception as failure:  # noqa: BLE001 (the edge of a request)
             told, _ = unexpected(failure, request)
-            reply = self._oip.error_reply(told) if oip else problem_reply(told)
+            reply = self._refusal(request.path)(told)
         self._count(name, reply.status)
         return reply
+
+    def _refusal(self, path: bytes) -> Callable[[TidemillError], Reply]:
+        """Return how errors are told to those who ask for a path."""
+        if path.startswith(b"/v2"):
+            return self._oip.error_reply
+        if path.startswith(b"/v1") or path == b"/":
+            return self._kserve.error_reply
+        return self._invocations.error_reply if speaks(path) else problem_reply
 
     def _answer(self, request: Request) -> tuple[str, Reply]:
         path = request.path
@@ -95,6 +106,10 @@ class Routes:
             return "predict", self._predict(request, _text(path[9:]))
         if path.startswith(b"/v2"):
             return "oip", self._open_inference(request)
+        if speaks(path):
+            return self._invoke(request)
+        if path.startswith(b"/v1/models") or path == b"/":
+            return "kserve", self._first_kserve(request)
         if path == b"/feedback":
             self._method(request, b"POST")
             self._admit(request, writes=True)
@@ -141,6 +156,43 @@ class Routes:
         inference = self._oip.decode(endpoint, target, request.body)
         answered = self._run(request, endpoint, inference.rows)
         return self._reply(request, endpoint, answered, self._oip.encode(endpoint, inference, answered))
+
+    def _invoke(self, request: Request) -> tuple[str, Reply]:
+        """Answer MLflow's scoring protocol and SageMaker's."""
+        call = call_of(request.path)
+        if call.verb != "invocations":
+            self._method(request, b"GET")
+            if call.endpoint is not None:
+                self._endpoint(request, call.endpoint)
+            return "probe", self._invocations.tell(call.verb, self.world)
+        self._method(request, b"POST")
+        self._admit(request, writes=False)  # before telling which endpoints there are
+        endpoint = self._endpoint(request, self._invocations.endpoint_of(call, self._served(), request.headers))
+        rows = self._invocations.decode(endpoint, request)
+        answered = self._run(request, endpoint, rows)
+        body, media, extra = self._invocations.answer(request, rows, answered)
+        reply = self._reply(request, endpoint, answered, body)
+        reply.media, reply.extra = media, extra
+        return "invocations", reply
+
+    def _first_kserve(self, request: Request) -> Reply:
+        """Answer KServe's v1 protocol."""
+        if request.path == b"/":
+            self._method(request, b"GET")
+            return self._kserve.alive()
+        target = kserve.target_of(request.path)
+        self._method(request, b"POST" if target.verb == "predict" else b"GET")
+        if target.verb == "list":
+            self._admit(request, writes=False)
+            return self._kserve.models(self._served())
+        endpoint = self._endpoint(request, target.model)
+        if target.verb == "ready":
+            return self._kserve.ready(endpoint)
+        rows = self._kserve.decode(endpoint, request.body)
+        answered = self._run(request, endpoint, rows)
+        reply = self._reply(request, endpoint, answered, encode_predictions(rows, answered))
+        reply.extra = id_lines(rows, answered)
+        return reply
 
     def _run(self, request: Request, endpoint: Endpoint, rows: Rows) -> Answered:
         return endpoint.predict(rows, started=request.started, trace_id=_trace_id(request.headers.get(b"traceparent")))
@@ -238,4 +290,14 @@ def routes_served() -> Mapping[str, str]:
         "GET /v2/models/{endpoint}": "Open Inference Protocol: what it takes and gives.",
         "GET /v2/models/{endpoint}/ready": "Open Inference Protocol: it is loaded.",
         "POST /v2/models/{endpoint}/infer": "Open Inference Protocol: answer tensors.",
+        "POST /invocations": "MLflow and SageMaker: answer rows of the only endpoint.",
+        "POST /endpoints/{endpoint}/invocations": "MLflow and SageMaker: answer rows.",
+        "GET /ping": "MLflow and SageMaker: there is an endpoint to ask.",
+        "GET /health": "MLflow: the same.",
+        "GET /version": "MLflow: the version of Tidemill.",
+        "GET /endpoints/{endpoint}/ping": "MLflow and SageMaker: it is loaded; so do health and version.",
+        "GET /": "KServe v1: the process answers.",
+        "GET /v1/models": "KServe v1: the names of the endpoints.",
+        "GET /v1/models/{endpoint}": "KServe v1: it is loaded.",
+        "POST /v1/models/{endpoint}:predict": "KServe v1: answer instances.",
     }

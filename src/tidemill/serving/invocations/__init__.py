@@ -1,0 +1,1 @@
+"""MLflow's scoring protocol and SageMaker's container contract, which share their paths."""

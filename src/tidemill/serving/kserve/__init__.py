@@ -1,0 +1,1 @@
+"""KServe's first protocol, which it has from TensorFlow Serving."""
