@@ -252,8 +252,8 @@ class Endpoint:
 class Models:
     """Bundles on disk and in memory, by digest: what is loaded once serves every endpoint and every config that names it."""
 
-    def __init__(self, store: Callable[[], ObjectStore], folder: Path, *, trusted: Sequence[str]) -> None:
-        self._store, self._folder, self._trusted = store, folder, tuple(trusted)
+    def __init__(self, store: Callable[[], ObjectStore], folder: Path, *, trusted: Sequence[str], deadline_s: float) -> None:
+        self._store, self._folder, self._trusted, self._deadline_s = store, folder, tuple(trusted), deadline_s
         self._loaded: dict[str, tuple[ModelSpec, Runtime]] = {}
 
     def load(self, variant: VariantConfig) -> LoadedVariant:
@@ -264,7 +264,8 @@ class Models:
                 checkout(self._store(), variant.bundle, folder)
             spec = read_spec(folder)
             model = f"{variant.model}@{variant.version}"
-            self._loaded[variant.bundle] = (spec, load_runtime(folder, spec, trusted=self._trusted, model=model))
+            runtime = load_runtime(folder, spec, trusted=self._trusted, model=model, deadline_s=self._deadline_s)
+            self._loaded[variant.bundle] = (spec, runtime)
         spec, runtime = self._loaded[variant.bundle]
         return LoadedVariant(variant, spec, runtime)
 

@@ -68,6 +68,7 @@ class Worker:
             lambda: open_store(settings.objects, cache=cache, base=self.state),
             self.state / "serving" / "bundles",
             trusted=settings.trusted_runtimes,
+            deadline_s=settings.model_deadline_s,
         )
         self.builder = Builder(models, clock=self.clock, metrics=self.metrics, online=self._open_online, journal=self._journal)
         self.port = 0

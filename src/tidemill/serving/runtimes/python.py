@@ -1,7 +1,7 @@
 """Models as a Python function of columns: `file` of the spec reads `model.py:predict` (a file of the bundle) or `package.module:predict`.
 
 The function takes a dict of one array a column (float64, or object for text) and returns one number a row. It is code: a
-server loads it only when its settings trust this runtime.
+server loads it only when its settings trust this runtime, and then into a process of its own.
 """
 
 import importlib

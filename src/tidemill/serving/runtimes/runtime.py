@@ -27,6 +27,9 @@ RUNTIMES = {
     "sklearn": "tidemill.serving.runtimes.sklearn:load_sklearn",
     "xgboost": "tidemill.serving.runtimes.xgboost:load_xgboost",
 }
+# What runs code of a bundle, in a process of its own a bundle: it may crash, hang and leak, and nobody else is harmed.
+ISOLATED = frozenset({"python"})
+_ISOLATION = "tidemill.serving.runtimes.isolated:load_isolated"
 
 
 class Runtime(Protocol):
@@ -71,9 +74,17 @@ def read_spec(folder: Path) -> ModelSpec:
     return decode(data, ModelSpec, what=f"{SPEC_FILE} of bundle {folder.name}")
 
 
-def load_runtime(folder: Path, spec: ModelSpec, *, trusted: Sequence[str], model: str, threads: int = 1) -> Runtime:
-    """Load the model of a bundle. Raises Invalid, Corrupt, RuntimeRefused, ExtraMissing."""
+def load_runtime(
+    folder: Path, spec: ModelSpec, *, trusted: Sequence[str], model: str, threads: int = 1, deadline_s: float = 10.0
+) -> Runtime:
+    """Load the model of a bundle, here or in a process of its own that has deadline_s for each answer.
+
+    Raises Invalid, Corrupt, RuntimeRefused, ExtraMissing.
+    """
     check_runtime(spec, trusted)
+    if spec.runtime in ISOLATED:
+        isolated: Runtime = _member(_ISOLATION)(folder, spec, model=model, deadline_s=deadline_s)
+        return isolated
     return load_here(folder, spec, model=model, threads=threads)
 
 
@@ -87,9 +98,13 @@ def check_runtime(spec: ModelSpec, trusted: Sequence[str]) -> None:
 
 def load_here(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> Runtime:
     """Load the model of a bundle into this process, trusted or not. Raises Invalid, Corrupt, ExtraMissing."""
-    module, _, name = RUNTIMES[spec.runtime].partition(":")
-    runtime: Runtime = getattr(import_module(module), name)(folder, spec, model=model, threads=threads)
+    runtime: Runtime = _member(RUNTIMES[spec.runtime])(folder, spec, model=model, threads=threads)
     return runtime
+
+
+def _member(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def read_model(folder: Path, spec: ModelSpec, model: str) -> bytes:
