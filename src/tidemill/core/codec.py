@@ -30,7 +30,7 @@ def canonical(value: Any) -> bytes:
     return _CANONICAL.encode(value)
 
 
-def decode(data: bytes | str, kind: type[T], *, what: str = "JSON") -> T:
+def decode(data: bytes | memoryview | str, kind: type[T], *, what: str = "JSON") -> T:
     """Read JSON as a value. Raises Invalid naming the path of the fault."""
     try:
         return msgspec.json.decode(data, type=kind)

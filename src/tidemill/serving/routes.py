@@ -63,7 +63,7 @@ class Routes:
         self._inferring: dict[bytes, tuple[Endpoint, Target]] = {}
         self._clock, self._metrics, self._labels = clock, metrics, labels_journal
         self._shadow, self._held, self._exposition = shadow, held, exposition
-        self._oip = OipRoutes(clock)
+        self._oip = OipRoutes()
         self._invocations = InvocationRoutes()
         self._kserve = kserve.KserveRoutes()
         self._counted: dict[tuple[str, int], Callable[[], None]] = {}
@@ -153,9 +153,12 @@ class Routes:
         return self._infer(request, endpoint, target)
 
     def _infer(self, request: Request, endpoint: Endpoint, target: Target) -> Reply:
-        inference = self._oip.decode(endpoint, target, request.body)
+        inference = self._oip.decode(endpoint, target, request)
         answered = self._run(request, endpoint, inference.rows)
-        return self._reply(request, endpoint, answered, self._oip.encode(endpoint, inference, answered))
+        body, media, extra = self._oip.answer(endpoint, inference, answered)
+        reply = self._reply(request, endpoint, answered, body)
+        reply.media, reply.extra = media, extra
+        return reply
 
     def _invoke(self, request: Request) -> tuple[str, Reply]:
         """Answer MLflow's scoring protocol and SageMaker's."""

@@ -54,7 +54,7 @@ class Rows(Passed):
 class RowSchema:
     """What one row of an endpoint's requests looks like, compiled to a struct, so that decoding is checking."""
 
-    def __init__(self, endpoint: str, types: Mapping[str, Any], required: Iterable[str], columns: Iterable[Column] = ()) -> None:
+    def __init__(self, endpoint: str, types: Mapping[str, Any], required: Iterable[str], columns: Sequence[Column] = ()) -> None:
         """columns: those of types that models declare; the numbers among them may come as a block."""
         self.endpoint, self.types, self.required = endpoint, dict(types), frozenset(required)
         self._numbers = {
@@ -62,6 +62,7 @@ class RowSchema:
             for column in columns
             if column.kind == "double"
         }
+        self._wholes = frozenset(column.name for column in columns if column.kind == "long")
         self._checks: dict[tuple[str, ...], BlockCheck | None] = {}
         fields = {f"c{place}": name for place, name in enumerate(self.types)}
         annotations = {field: self.types[name] for field, name in fields.items()}
@@ -108,7 +109,8 @@ class RowSchema:
         return BlockCheck(low, high, np.array([name not in self.required for name in names]))
 
     def take(self, columns: Mapping[str, list[Any]], count: int, *, ids: list[str] | None, at: datetime | None) -> Rows:
-        """Check rows that came as columns (other protocols). Raises RowsRefused."""
+        """Check rows that came as columns (other protocols), where 3.0 is a whole number, too. Raises RowsRefused."""
+        columns = {name: list(map(_whole, values)) if name in self._wholes else values for name, values in columns.items()}
         if not (self.required <= columns.keys() <= self.types.keys() and all(map(self._fits, columns, columns.values()))):
             self._refuse([{name: values[place] for name, values in columns.items()} for place in range(count)])
         absent = [None] * count
@@ -240,6 +242,10 @@ def column_type(column: Column, *, optional: bool) -> Any:
         else:
             kind = Annotated[float, Meta(ge=low, le=high)] if low is not None or high is not None else float
     return kind | None if optional else kind
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def _told(value: float) -> float | None:

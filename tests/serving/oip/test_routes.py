@@ -35,7 +35,7 @@ def infer(caller: Caller, *inputs: dict[str, Any], path: str = "/v2/models/delay
 
 def test_server_and_model_tell_of_themselves(caller: Caller) -> None:
     server = caller.get("/v2").json()
-    assert (server["name"], server["extensions"]) == ("tidemill", [])
+    assert (server["name"], server["extensions"]) == ("tidemill", ["binary_tensor_data"])
     assert caller.get("/v2/health/live").json() == {"live": True}
     assert caller.get("/v2/health/ready").json() == {"ready": True}
     assert caller.get("/v2/models/delay/ready").json() == {"name": "delay", "ready": True}
@@ -96,7 +96,7 @@ A, B = tensor("a", [1.0], "FP64"), tensor("b", [1], "INT64")
         ([A, tensor("b", [1, 2], "INT64")], {}, "has 2 rows, the others 1"),
         ([A, B, A], {}, "column 'a' comes twice"),
         ([A, tensor("b", ["x"], "BYTES")], {}, "column 'b': Expected `int"),
-        ([tensor("a", [1.0], "FP65"), B], {}, "has the datatype 'FP65'; expected one of BOOL, BYTES"),
+        ([tensor("a", [1.0], "FP65"), B], {}, "has the datatype 'FP65'; expected one of BF16, BOOL, BYTES"),
         ([tensor("a", [1.0], "FP64", [2]), B], {}, r"holds 1 values; its shape [2] says 2"),
         ([tensor("a", [1.0], "FP64", [1, 2]), B], {}, "expected [n] or [n, 1]"),
         ([tensor("x", [1.0], "FP32", [1, 3])], {}, "expected [n, 2]"),

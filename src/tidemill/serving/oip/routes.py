@@ -1,10 +1,10 @@
-"""The Open Inference Protocol v2 over HTTP: tensors to rows and back.
+"""The Open Inference Protocol v2 over HTTP, with its extension for binary tensors: requests to rows, answers to tensors.
 
 A model is an endpoint; each column is a tensor of shape [n] or [n, 1]. A tensor of the model file, [n, k], is taken too,
 in place of the columns that fill it. A version in the path is checked against those that are served; routing stays the endpoint's.
 """
 
-from datetime import datetime
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -12,18 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill.core.clock import Clock, parse_moment
 from tidemill.core.codec import Attempt, decode, encode
-from tidemill.core.errors import Invalid, NotFound, TidemillError
-from tidemill.core.signature import ColumnKind
+from tidemill.core.errors import Invalid, TidemillError
 from tidemill.serving.block import Block
-from tidemill.serving.http import Reply
+from tidemill.serving.http import Reply, Request
+from tidemill.serving.oip.models import check_outputs, check_version, metadata, outputs_of
+from tidemill.serving.oip.tensors import DATATYPES, Tensor, columns_of, read_raw, rows_of, take, write_raw
 from tidemill.serving.oip.wire import (
     ErrorAnswer,
     InferenceRequest,
     InferenceResponse,
     LiveAnswer,
-    ModelMetadata,
     ModelReady,
     NumbersInput,
     NumbersRequest,
@@ -31,19 +30,19 @@ from tidemill.serving.oip.wire import (
     RequestInput,
     ResponseOutput,
     ServerMetadata,
-    TensorMetadata,
 )
+from tidemill.serving.parameters import read_parameters
 from tidemill.serving.predict import Answered, Endpoint
 from tidemill.serving.problems import RouteNotFound, headers_of, status_of
 from tidemill.serving.rows import Rows, RowsRefused
 from tidemill.serving.world import World
 
-_DATATYPES: dict[ColumnKind, str] = {"double": "FP64", "long": "INT64", "string": "BYTES", "boolean": "BOOL"}
+HEADER_LENGTH = b"inference-header-content-length"
+BINARY = b"application/octet-stream"
+EXTENSIONS = ["binary_tensor_data"]
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
-_WHOLE = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
 _NUMBER_TYPES = frozenset({float, int, type(None)})
 _SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
-_KNOWN = _FLOATS | _WHOLE | {"BYTES", "BOOL"}
 
 
 class Target(NamedTuple):
@@ -61,20 +60,10 @@ class Inference(NamedTuple):
     rows: Rows
 
 
-class Tensor(NamedTuple):
-    """A tensor of a request, checked: the columns that it fills, in order, and its values, flat, row by row."""
-
-    name: str
-    datatype: str
-    columns: tuple[str, ...]
-    values: list[Any]
-
-
 class OipRoutes:
     """Answers the protocol's requests."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._numbers = Attempt(NumbersRequest)
 
     def error_reply(self, error: TidemillError) -> Reply:
@@ -89,85 +78,59 @@ class OipRoutes:
         return Reply(200, encode(LiveAnswer(live=True)))
 
     def server(self) -> Reply:
-        return Reply(200, encode(ServerMetadata(name="tidemill", version=version("tidemill"), extensions=[])))
+        return Reply(200, encode(ServerMetadata(name="tidemill", version=version("tidemill"), extensions=EXTENSIONS)))
 
     def describe(self, endpoint: Endpoint, target: Target) -> Reply:
         """Answer metadata and readiness of a model."""
-        _check_version(endpoint, target)
+        _check(endpoint, target)
         if target.verb == "ready":
             return Reply(200, encode(ModelReady(name=endpoint.config.key, ready=True)))
-        inputs = {column.name: column.kind for column in endpoint.main.spec.signature.inputs}
-        outputs = [TensorMetadata(name=_score_name(endpoint), datatype="FP64", shape=[-1])]
-        if endpoint.threshold(endpoint.main) is not None:
-            outputs.append(TensorMetadata(name="label", datatype="BOOL", shape=[-1]))
-        metadata = ModelMetadata(
-            name=endpoint.config.key,
-            versions=sorted({str(variant.config.version) for variant in endpoint.variants.values()}),
-            platform=f"tidemill_{endpoint.main.spec.runtime}",
-            inputs=[
-                TensorMetadata(name=name, datatype=_DATATYPES[inputs.get(name, "string")], shape=[-1]) for name in endpoint.schema.types
-            ],
-            outputs=outputs,
-        )
-        return Reply(200, encode(metadata))
+        return Reply(200, encode(metadata(endpoint)))
 
-    def decode(self, endpoint: Endpoint, target: Target, body: bytes) -> Inference:
+    def decode(self, endpoint: Endpoint, target: Target, asked: Request) -> Inference:
         """Read an inference request as rows. Raises Invalid, RowsRefused."""
-        _check_version(endpoint, target)
-        numbers = self._numbers.read(body)
+        _check(endpoint, target)
+        length = asked.headers.get(HEADER_LENGTH)
+        numbers = self._numbers.read(asked.body) if length is None else None
         if numbers is not None and (block := _whole(endpoint, numbers)) is not None:
             return Inference(numbers, endpoint.schema.take_block(block, ids=None, at=None))
-        request: InferenceRequest | NumbersRequest | None = numbers
-        if request is None or not endpoint.schema.takes_block(_columns(endpoint, request)):
-            request = decode(body, InferenceRequest, what="inference request")
-        if not request.inputs:
-            raise Invalid("inference request has no inputs; expected one tensor a column")
-        count, tensors = _tensors(endpoint, request)
-        for output in request.outputs or ():
-            if output.name not in (_score_name(endpoint), "label"):
-                raise Invalid(f"model {endpoint.config.key!r} has no output {output.name!r} (it has: {_score_name(endpoint)}, label)")
-        ids, at = _parameters(request.parameters or {})
-        return Inference(request, _rows(endpoint, count, tensors, ids, at, plain=isinstance(request, NumbersRequest)))
+        head, raw = (asked.body, memoryview(b"")) if length is None else _parted(asked.body, length)
+        request = decode(head, InferenceRequest, what="inference request")
+        tensors, place = [], 0
+        for tensor in request.inputs:
+            size = _binary_bytes(tensor)
+            tensors.append(_tensor(endpoint, tensor, raw[place : place + size] if size is not None else None))
+            place += size or 0
+        if place != len(raw):
+            raise Invalid(f"{len(raw)} bytes follow the inference request's JSON; its inputs say that {place} do")
+        check_outputs(endpoint, [output.name for output in request.outputs or ()])
+        ids, at = read_parameters(request.parameters or {})
+        return Inference(request, take(endpoint.schema, tensors, ids=ids, at=at))
 
-    def encode(self, endpoint: Endpoint, inference: Inference, answered: Answered) -> bytes:
-        """Return the answer as tensors; the prediction ids are among the parameters."""
-        count, labels, one = len(answered.ids), endpoint.labels(answered), endpoint.sole(answered)
-        outputs = [ResponseOutput(name=_score_name(endpoint), shape=[count], datatype="FP64", data=answered.scores)]
-        if None not in labels:
-            outputs.append(ResponseOutput(name="label", shape=[count], datatype="BOOL", data=labels))
-        if inference.request.outputs:
-            wanted = {output.name for output in inference.request.outputs}
-            outputs = [output for output in outputs if output.name in wanted]
-        response = InferenceResponse(
-            model_name=endpoint.config.key,
-            model_version=str(one.version) if one is not None else None,
-            id=inference.request.id,
-            parameters={"prediction_ids": answered.ids},
-            outputs=outputs,
+    def answer(self, endpoint: Endpoint, inference: Inference, answered: Answered) -> tuple[bytes, bytes, bytes]:
+        """Return the answer as tensors: body, content type and more header lines. The prediction ids are among the parameters."""
+        count, one, asked = len(answered.ids), endpoint.sole(answered), inference.request
+        wanted = [output.name for output in asked.outputs] if asked.outputs else []
+        binary = _binary_outputs(asked)
+        outputs, raw = [], []
+        for name, datatype, values in outputs_of(endpoint, answered, wanted):
+            if binary(name):
+                raw.append(write_raw(datatype, values))
+                outputs.append(ResponseOutput(name=name, shape=[count], datatype=datatype, parameters={"binary_data_size": len(raw[-1])}))
+            else:
+                outputs.append(ResponseOutput(name=name, shape=[count], datatype=datatype, data=values))
+        body = encode(
+            InferenceResponse(
+                model_name=endpoint.config.key,
+                model_version=str(one.version) if one is not None else None,
+                id=asked.id,
+                parameters={"prediction_ids": answered.ids},
+                outputs=outputs,
+            )
         )
-        return encode(response)
-
-
-def _score_name(endpoint: Endpoint) -> str:
-    outputs = endpoint.main.spec.signature.outputs
-    return outputs[0].name if outputs else "score"
-
-
-def _check_version(endpoint: Endpoint, target: Target) -> None:
-    if target.version is None:
-        return
-    versions = sorted({str(variant.config.version) for variant in endpoint.variants.values()})
-    if target.version not in versions:
-        raise NotFound(f"model {target.model!r} has no version {target.version!r} here (it has: {', '.join(versions)})")
-
-
-def _parameters(parameters: dict[str, Any]) -> tuple[list[str] | None, datetime | None]:
-    ids, at = parameters.get("prediction_ids"), parameters.get("at")
-    if ids is not None and not (isinstance(ids, list) and all(isinstance(each, str) and 0 < len(each) <= 200 for each in ids)):
-        raise Invalid("parameter 'prediction_ids' was not understood; expected a list of texts, one a row")
-    if at is not None and not isinstance(at, str):
-        raise Invalid("parameter 'at' was not understood; expected a moment such as 2013-06-01T12:00:00Z")
-    return ids, parse_moment(at) if at is not None else None
+        if not raw:
+            return body, b"application/json", b""
+        return b"".join((body, *raw)), BINARY, b"%b: %d\r\n" % (HEADER_LENGTH, len(body))
 
 
 @lru_cache(maxsize=1024)  # callers ask the same again and again
@@ -188,23 +151,9 @@ def target_of(path: bytes) -> Target:
     return Target("/".join(parts), wanted, verb)
 
 
-def _tensors(endpoint: Endpoint, request: InferenceRequest | NumbersRequest) -> tuple[int, list[Tensor]]:
-    """Return how many rows the tensors have, and what they hold. Raises Invalid when they do not go together."""
-    found, count = [], -1
-    for tensor in request.inputs:
-        names = _columns_of(endpoint, tensor.name)
-        rows, flat = _checked(tensor, len(names))
-        if count not in (-1, rows):
-            raise Invalid(f"tensor {tensor.name!r} has {rows} rows, the others {count}; expected as many in each")
-        count = rows
-        found.append(Tensor(tensor.name, tensor.datatype, names, flat))
-    if len(found) > 1:
-        seen: set[str] = set()
-        for name in (name for each in found for name in each.columns):
-            if name in seen:
-                raise Invalid(f"column {name!r} comes twice")
-            seen.add(name)
-    return count, found
+def _check(endpoint: Endpoint, target: Target) -> None:
+    if target.version is not None:
+        check_version(endpoint, target.version)
 
 
 def _whole(endpoint: Endpoint, request: NumbersRequest) -> Block | None:
@@ -212,53 +161,63 @@ def _whole(endpoint: Endpoint, request: NumbersRequest) -> Block | None:
     if len(request.inputs) != 1 or request.parameters is not None or request.outputs is not None:
         return None
     tensor = request.inputs[0]
-    names = _columns_of(endpoint, tensor.name)
-    if tensor.shape != [len(tensor.data) // len(names), len(names)] or not tensor.data or not endpoint.schema.takes_block(names):
+    names = columns_of(endpoint, tensor.name)
+    if tensor.parameters or tensor.shape != [len(tensor.data) // len(names), len(names)] or not tensor.data:
         return None
-    return Block(names, np.array(tensor.data, dtype=_SINGLE if tensor.datatype == "FP32" else _DOUBLE).reshape(tensor.shape))
+    return Block(names, _numbers(tensor).reshape(tensor.shape)) if endpoint.schema.takes_block(names) else None
 
 
-def _columns(endpoint: Endpoint, request: InferenceRequest | NumbersRequest) -> tuple[str, ...]:
-    """Return all columns that a request's tensors fill, in order."""
-    if len(request.inputs) == 1:
-        return _columns_of(endpoint, request.inputs[0].name)
-    return tuple(name for tensor in request.inputs for name in _columns_of(endpoint, tensor.name))
+def _numbers(tensor: NumbersInput | RequestInput) -> NDArray[Any]:
+    return np.array(tensor.data, dtype=_SINGLE if tensor.datatype == "FP32" else _DOUBLE)
 
 
-def _columns_of(endpoint: Endpoint, tensor: str) -> tuple[str, ...]:
-    return (tensor,) if tensor in endpoint.schema.types else endpoint.main.spec.tensors.get(tensor, (tensor,))
+def _parted(body: bytes, told: bytes) -> tuple[memoryview, memoryview]:
+    """Return the JSON of a request and the raw tensors behind it. Raises Invalid."""
+    if not told.isdigit() or int(told) > len(body):
+        raise Invalid(
+            f"header Inference-Header-Content-Length reads {told[:20].decode('latin-1')!r}; "
+            f"expected how many of the body's {len(body)} bytes are JSON"
+        )
+    view = memoryview(body)
+    return view[: int(told)], view[int(told) :]
 
 
-def _rows(endpoint: Endpoint, count: int, tensors: list[Tensor], ids: list[str] | None, at: datetime | None, *, plain: bool) -> Rows:
-    """Return what tensors hold as rows: numbers as one block, if that is all there is. plain: it is known to be. Raises RowsRefused."""
-    schema = endpoint.schema
-    names = tensors[0].columns if len(tensors) == 1 else tuple(name for tensor in tensors for name in tensor.columns)
-    numbers = plain or all(tensor.datatype in _FLOATS and _NUMBER_TYPES.issuperset(map(type, tensor.values)) for tensor in tensors)
-    if numbers and schema.takes_block(names):
-        parts = [_matrix(tensor, count) for tensor in tensors]
-        return schema.take_block(Block(names, parts[0] if len(parts) == 1 else np.column_stack(parts)), ids=ids, at=at)
-    columns = {name: tensor.values[place :: len(tensor.columns)] for tensor in tensors for place, name in enumerate(tensor.columns)}
-    return schema.take(columns, count, ids=ids, at=at)
+def _binary_bytes(tensor: RequestInput) -> int | None:
+    size = (tensor.parameters or {}).get("binary_data_size")
+    if size is not None and (type(size) is not int or size < 0 or tensor.data is not None):
+        raise Invalid(f"tensor {tensor.name!r} has the binary_data_size {size!r}; expected a number of bytes, and no data in the JSON")
+    if size is None and tensor.data is None:
+        raise Invalid(f"tensor {tensor.name!r} has no data; expected data, or binary_data_size with the bytes behind the JSON")
+    return size
 
 
-def _matrix(tensor: Tensor, count: int) -> NDArray[Any]:
-    found = np.array(tensor.values, dtype=_SINGLE if tensor.datatype == "FP32" else _DOUBLE)
-    return found.reshape(count, len(tensor.columns))
+def _binary_outputs(request: InferenceRequest | NumbersRequest) -> Callable[[str], bool]:
+    """Return what says whether an output is wanted as raw bytes: what was said of it, else of all."""
+    default = (request.parameters or {}).get("binary_data_output") is True
+    told = {output.name: (output.parameters or {}).get("binary_data", default) is True for output in request.outputs or ()}
+    return lambda name: told.get(name, default)
 
 
-def _checked(tensor: RequestInput | NumbersInput, width: int) -> tuple[int, list[Any]]:
-    """Return a tensor's rows and its data, flat. Raises Invalid when datatype, shape and data do not agree."""
-    if tensor.datatype not in _KNOWN:
-        raise Invalid(f"tensor {tensor.name!r} has the datatype {tensor.datatype!r}; expected one of {', '.join(sorted(_KNOWN))}")
-    fits = (len(tensor.shape) == 2 and tensor.shape[1] == width) or (width == 1 and len(tensor.shape) == 1)
-    if not fits or tensor.shape[0] < 0:
-        wanted = "[n] or [n, 1]" if width == 1 else f"[n, {width}]"
-        raise Invalid(f"tensor {tensor.name!r} has the shape {tensor.shape}; expected {wanted}")
-    flat: list[Any] = tensor.data
+def _tensor(endpoint: Endpoint, tensor: RequestInput, raw: memoryview | None) -> Tensor:
+    """Return a tensor of a request. Raises Invalid when datatype, shape and data do not agree."""
+    names = columns_of(endpoint, tensor.name)
+    if tensor.datatype not in DATATYPES:
+        raise Invalid(f"tensor {tensor.name!r} has the datatype {tensor.datatype!r}; expected one of {', '.join(sorted(DATATYPES))}")
+    rows = rows_of(tensor.name, tensor.shape, len(names))
+    if raw is not None:
+        return Tensor(tensor.name, names, rows, read_raw(tensor.name, tensor.datatype, tensor.shape, raw))
+    flat = _flat(tensor)
+    if len(flat) != rows * len(names):
+        raise Invalid(f"tensor {tensor.name!r} holds {len(flat)} values; its shape {tensor.shape} says {rows * len(names)}")
+    if tensor.datatype in _FLOATS and _NUMBER_TYPES.issuperset(map(type, flat)) and endpoint.schema.takes_block(names):
+        return Tensor(tensor.name, names, rows, np.array(flat, dtype=_SINGLE if tensor.datatype == "FP32" else _DOUBLE))
+    return Tensor(tensor.name, names, rows, flat)
+
+
+def _flat(tensor: RequestInput) -> list[Any]:
+    flat: list[Any] = tensor.data or []
     while flat and isinstance(flat[0], list):
         if not all(isinstance(each, list) for each in flat):
             raise Invalid(f"tensor {tensor.name!r} is nested unevenly")
         flat = [value for each in flat for value in each]
-    if len(flat) != tensor.shape[0] * width:
-        raise Invalid(f"tensor {tensor.name!r} holds {len(flat)} values; its shape {tensor.shape} says {tensor.shape[0] * width}")
-    return tensor.shape[0], flat
+    return flat

@@ -1,18 +1,23 @@
-"""Tensors as raw bytes, as the binary tensor extension and gRPC carry them: little-endian, row by row.
+"""Tensors: as raw bytes, as the binary tensor extension and gRPC carry them, and as rows.
 
-Texts (BYTES) each come after their length, an unsigned number of four bytes. FP16 and BF16 exist in this form only.
+Raw bytes are little-endian, row by row. Texts (BYTES) each come after their length, an unsigned number of four bytes. FP16 and BF16
+exist in this form only.
 Source: github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md.
 """
 
 import struct
 from collections.abc import Sequence
-from math import prod
-from typing import Any
+from datetime import datetime
+from math import isnan, prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.core.errors import Invalid
+from tidemill.serving.block import Block
+from tidemill.serving.predict import Endpoint
+from tidemill.serving.rows import Rows, RowSchema
 
 DIMENSIONS = 8
 _LENGTH = struct.Struct("<I")
@@ -30,8 +35,7 @@ def read_raw(name: str, datatype: str, shape: Sequence[int], data: bytes | memor
     Raises Invalid, naming the tensor, when datatype, shape and data do not agree.
     """
     if len(shape) > DIMENSIONS or min(shape, default=0) < 0:
-        told = f"{list(shape[:DIMENSIONS])}{' and more' if len(shape) > DIMENSIONS else ''}"
-        raise Invalid(f"tensor {name!r} has the shape {told}; expected at most {DIMENSIONS} numbers of 0 or more")
+        raise Invalid(f"tensor {name!r} has the shape {_shown(shape)}; expected at most {DIMENSIONS} numbers of 0 or more")
     count = prod(shape)
     if datatype == "BYTES":
         return _read_texts(name, count, data)
@@ -87,3 +91,77 @@ def _read_texts(name: str, count: int, data: bytes | memoryview) -> list[str]:
         more = f"{size - place} bytes more" if place < size else f"{len(found)}"
         raise Invalid(f"tensor {name!r} holds {more}; its shape says {count} values")
     return found
+
+
+class Tensor(NamedTuple):
+    """A tensor of a request: the columns that it fills, in order, and its values, flat, row by row."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: int
+    values: NDArray[Any] | list[Any]
+
+
+def columns_of(endpoint: Endpoint, tensor: str) -> tuple[str, ...]:
+    """Return the columns that a tensor fills: itself, or those of a tensor of the model file."""
+    return (tensor,) if tensor in endpoint.schema.types else endpoint.main.spec.tensors.get(tensor, (tensor,))
+
+
+def rows_of(name: str, shape: Sequence[int], width: int) -> int:
+    """Return how many rows a tensor over so many columns has. Raises Invalid."""
+    fits = (len(shape) == 2 and shape[1] == width) or (width == 1 and len(shape) == 1)
+    if not fits or shape[0] < 0:
+        wanted = "[n] or [n, 1]" if width == 1 else f"[n, {width}]"
+        raise Invalid(f"tensor {name!r} has the shape {_shown(shape)}; expected {wanted}")
+    return shape[0]
+
+
+def take(schema: RowSchema, tensors: Sequence[Tensor], *, ids: list[str] | None, at: datetime | None) -> Rows:
+    """Check what tensors hold as rows: numbers as one block, if that is all there is. Raises Invalid, RowsRefused."""
+    if not tensors:
+        raise Invalid("inference request has no inputs; expected one tensor a column")
+    count = tensors[0].rows
+    for tensor in tensors:
+        if tensor.rows != count:
+            raise Invalid(f"tensor {tensor.name!r} has {tensor.rows} rows, the others {count}; expected as many in each")
+    names = tensors[0].columns if len(tensors) == 1 else tuple(name for tensor in tensors for name in tensor.columns)
+    if len(tensors) > 1 and len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise Invalid(f"column {twice!r} comes twice")
+    if schema.takes_block(names):
+        parts = [part for tensor in tensors if (part := _matrix(tensor)) is not None]
+        if len(parts) == len(tensors):
+            return schema.take_block(Block(names, parts[0] if len(parts) == 1 else np.column_stack(parts)), ids=ids, at=at)
+    columns: dict[str, list[Any]] = {}
+    for tensor in tensors:
+        values = _listed(tensor.values)
+        columns.update({name: values[place :: len(tensor.columns)] for place, name in enumerate(tensor.columns)})
+    return schema.take(columns, count, ids=ids, at=at)
+
+
+def _matrix(tensor: Tensor) -> NDArray[Any] | None:
+    """Return the numbers of a tensor as a block has them, None when they are not numbers that a block holds exactly."""
+    values = tensor.values
+    if not isinstance(values, np.ndarray) or values.dtype.kind == "b":
+        return None
+    if values.dtype.kind != "f":
+        if values.dtype.itemsize == 8:
+            return None
+        values = values.astype(np.float64)
+    elif values.dtype.itemsize == 2:
+        values = values.astype(np.float32)
+    return values.reshape(tensor.rows, len(tensor.columns))
+
+
+def _listed(values: NDArray[Any] | list[Any]) -> list[Any]:
+    """Return values as Python's own; NaN, which means missing, as None."""
+    if not isinstance(values, np.ndarray):
+        return values
+    listed: list[Any] = values.tolist()
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        return [None if isnan(value) else value for value in listed]
+    return listed
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return f"{list(shape[:DIMENSIONS])}{' and more' if len(shape) > DIMENSIONS else ''}"

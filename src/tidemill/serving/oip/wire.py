@@ -60,12 +60,12 @@ class ModelReady(Wire, frozen=True, kw_only=True):
 
 
 class RequestInput(Wire, frozen=True, kw_only=True):
-    """One tensor of a request; data is flat, or nested as its shape."""
+    """One tensor of a request; data is flat, or nested as its shape, and absent where raw bytes follow the JSON."""
 
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: list[Any] | None = None
     parameters: dict[str, Any] | None = None
 
 
@@ -76,6 +76,7 @@ class NumbersInput(Wire, frozen=True, kw_only=True):
     shape: list[int]
     datatype: Literal["FP32", "FP64"]
     data: list[float]
+    parameters: dict[str, Any] | None = None
 
 
 class RequestOutput(Wire, frozen=True, kw_only=True):
@@ -103,13 +104,14 @@ class NumbersRequest(Wire, frozen=True, kw_only=True):
     outputs: list[RequestOutput] | None = None
 
 
-class ResponseOutput(Wire, frozen=True, kw_only=True):
-    """One tensor of an answer."""
+class ResponseOutput(Wire, frozen=True, kw_only=True, omit_defaults=True):
+    """One tensor of an answer; its data follows the JSON when parameters say how many bytes it has."""
 
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: list[Any] | None = None
+    parameters: dict[str, Any] | None = None
 
 
 class InferenceResponse(Wire, frozen=True, kw_only=True, omit_defaults=True):
