@@ -239,10 +239,10 @@ def test_what_a_killed_worker_acknowledged_is_in_the_journal_once(plant: Plant, 
     ]
     for thread in threads:
         thread.start()
-    for _ in range(4):
+    for _ in range(50):
         with plant.worker(listener=listener) as caller:
             before = len(acknowledged)
-            assert wait_until(lambda before=before: len(acknowledged) > before + 200, timeout_s=20)
+            assert wait_until(lambda before=before: len(acknowledged) > before + 50, timeout_s=20)
             caller.kill()
     with plant.worker(listener=listener):
         before = len(acknowledged)
@@ -283,7 +283,7 @@ def test_a_swap_under_load_fails_nobody(plant: Plant) -> None:
         ]
         for thread in threads:
             thread.start()
-        for number in range(12):
+        for number in range(100):
             generation = plant.publish(plant.endpoint(bundles[number % 4]))
             assert plant.wait(generation).generation == generation
         stop.set()

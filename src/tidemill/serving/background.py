@@ -93,6 +93,11 @@ class Commit:
             self._loop.call_soon(self._write)  # once every request that has arrived by now was answered
         self._waiting.append((journal, done))
 
+    @property
+    def waiting(self) -> int:
+        """Return how many answers wait."""
+        return len(self._waiting) + len(self._written) + (self._task is not None)
+
     def close(self) -> None:
         """Leave the thread."""
         if self._thread is not None:
@@ -110,7 +115,7 @@ class Commit:
         self._took(elapsed() - before)
         for journal, done in group:
             if self._thread is None or id(journal) in failed:
-                done(failed.get(id(journal)))
+                _tell(done, failed.get(id(journal)))
             else:
                 self._written.append((journal, done))
         if self._written and self._task is None:
@@ -126,5 +131,12 @@ class Commit:
                 except JournalUnavailable as error:
                     failed[id(journal)] = problem_reply(error)
             for journal, done in group:
-                done(failed.get(id(journal)))
+                _tell(done, failed.get(id(journal)))
         self._task = None
+
+
+def _tell(done: Done, instead: Reply | None) -> None:
+    try:
+        done(instead)
+    except Exception:  # one caller's trouble must not keep the others waiting
+        LOG.exception("an answer could not be sent")
