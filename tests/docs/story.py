@@ -67,8 +67,11 @@ class Teller:
             tomllib.loads(block.text)
 
     def serve(self, command: str) -> None:
-        """Start a server in the background, on free ports, and wait until it is ready."""
+        """Start a server in the background, in the place of one that runs, on free ports, and wait until it is ready."""
+        self.close()
         words = [*command.split(), "--port", "0", "--serve-port", "0"]
+        if "--grpc-port" in words:
+            words += ["--grpc-port", "0"]
         self.server = subprocess.Popen(words, stdout=subprocess.PIPE)
         deadline = time.monotonic() + READY_S
         for line in self.server.stdout:

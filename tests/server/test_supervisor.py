@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 
@@ -118,6 +119,46 @@ def test_it_is_ready_when_it_says_so(up: Up) -> None:
     assert (status, json.loads(body)["version"]) == (200, 1)
     assert set(up.running.children) == {"control", "serve-0", "controller", "worker-0"}
     assert {child.pid for child in up.family()} >= set(up.running.children.values())
+
+
+def test_predictions_over_grpc_come_from_whichever_worker_lives(tmp_path: Path) -> None:
+    up = Up(workspace(tmp_path / "home"), "--grpc-port", "0", "--serve-workers", "2")
+    try:
+        address = up.running.grpc_address
+        assert address is not None
+        status = [sys.executable, "-m", "tidemill", "status", "--home", str(up.home)]
+        assert f"over gRPC at {address}" in subprocess.run(status, capture_output=True, text=True, check=True).stdout
+        assert json.loads(call(up.control, "GET", "/api/v1/status")[1])["grpc_address"] == address
+        for name in ("serve-0", "serve-1"):
+            assert ready_over_grpc(address)
+            killed = up.kill(name)
+            assert ready_over_grpc(address)
+            assert up.back(name, killed), up.logs()
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(20) == 0
+    finally:
+        up.end()
+
+
+def ready_over_grpc(address: str) -> bool:
+    """Ask a worker on a connection of its own, which is made again if its worker has just been killed."""
+    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        answer = channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=20, wait_for_ready=True)
+    return answer == b"\x08\x01"
+
+
+def test_a_grpc_port_that_others_share_is_taken(tmp_path: Path) -> None:
+    home = workspace(tmp_path / "home")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as gRPC's own servers do: to bind there as well would work
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for option, said in ((str(port), f"port {port} on 127.0.0.1 is in use"), ("7701", "--serve-port and --grpc-port are both 7701")):
+            command = [sys.executable, "-m", "tidemill", "up", "--home", str(home), "--port", "0", "--serve-port", "0"]
+            command[-1] = "7701" if option == "7701" else "0"
+            done = subprocess.run([*command, "--grpc-port", option], capture_output=True, text=True, check=False)
+            assert (done.returncode, said in done.stderr) == (1, True), done.stderr
 
 
 @pytest.mark.parametrize("name", ["control", "serve-0"])

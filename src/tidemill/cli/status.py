@@ -67,8 +67,9 @@ def status(settings: bool, disk: bool, home: Path | None, project: str | None, a
 
 
 def _status_text(found: WorkspaceStatus) -> str:
-    served = (
-        f"up at {found.running.url}, predictions at {found.running.serve_url}" if found.running else "not running; start with: tidemill up"
-    )
+    served = "not running; start with: tidemill up"
+    if found.running:
+        over_grpc = f", over gRPC at {found.running.grpc_address}" if found.running.grpc_address else ""
+        served = f"up at {found.running.url}, predictions at {found.running.serve_url}{over_grpc}"
     holds = f"{found.datasets} datasets, {found.runs} runs, {found.models} models, {found.events} events"
     return f"workspace {found.home}, project {found.project}\n{served}\n{holds}"

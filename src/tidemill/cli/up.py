@@ -22,6 +22,7 @@ PROBE_S = 0.5  # the port is open before anybody answers on it: look now and the
 @click.option("--host", help="Address to bind to. Anything but loopback needs authentication.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of dashboard and API. 0 picks a free one.")
 @click.option("--serve-port", type=click.IntRange(0, 65535), help="Port of predictions. 0 picks a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), help="Port of predictions over gRPC. 0 picks a free one. Default: none.")
 @click.option("--serve-workers", type=click.IntRange(1), help="Number of serving workers.")
 @click.option("--supervised", is_flag=True, hidden=True, help="End when standard input ends: whoever started this is gone then.")
 @click.option("--clock", help="The time of the world: system, or simulated:FILE (relative to the state folder).")
@@ -31,6 +32,7 @@ def up(
     host: str | None,
     port: int | None,
     serve_port: int | None,
+    grpc_port: int | None,
     serve_workers: int | None,
     clock: str | None,
     supervised: bool,
@@ -38,7 +40,8 @@ def up(
 ) -> int:
     """Serve a workspace: dashboard and API, predictions, controller, job workers. Ctrl-C or SIGTERM ends it cleanly."""
     folder = (home or find_home()).resolve()
-    arguments = {"host": host, "port": port, "serve_port": serve_port, "serve_workers": serve_workers, "clock": clock}
+    ports = {"port": port, "serve_port": serve_port, "grpc_port": grpc_port}
+    arguments = {"host": host, **ports, "serve_workers": serve_workers, "clock": clock}
     loaded = load_settings(folder, arguments=arguments)
     supervisor = Supervisor(folder, loaded, say=lambda line: click.echo(line, err=True))
     on_stop(supervisor.stop)
@@ -51,7 +54,8 @@ def up(
         supervisor.serve()
         _await_ready(supervisor, supervisor.serve_url)
         running = supervisor.complete()
-        text = f"dashboard and API  {running.url}\npredictions        {running.serve_url}\nstop with Ctrl-C"
+        over_grpc = f"predictions, gRPC  {running.grpc_address}\n" if running.grpc_address else ""
+        text = f"dashboard and API  {running.url}\npredictions        {running.serve_url}\n{over_grpc}stop with Ctrl-C"
         if not supervisor.stopping.is_set():
             click.echo(encode_text(running) if as_json else text)
         supervisor.run()

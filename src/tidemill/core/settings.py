@@ -39,6 +39,7 @@ class Settings(Value, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 7700
     serve_port: Port = 7701
+    grpc_port: Port | None = None
     serve_workers: Positive = 1
     job_workers: Positive = 1
     authentication: Literal["off", "keys"] = "off"
@@ -63,6 +64,7 @@ HELP: Mapping[str, str] = {
     "host": "address that servers bind to; anything but loopback needs authentication",
     "port": "port of the control plane and dashboard; 0 picks a free one",
     "serve_port": "port of the serving workers; 0 picks a free one",
+    "grpc_port": "port of the serving workers for gRPC; 0 picks a free one; none unless set, as it wants the extra grpc and more memory",
     "serve_workers": "number of serving worker processes",
     "job_workers": "number of processes that run jobs: pipelines, and upkeep at its time",
     "authentication": "off (one local owner), or keys (every call carries an API key)",

@@ -12,12 +12,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 from tidemill.core.clock import elapsed, wait_until
 from tidemill.core.codec import decode, encode
-from tidemill.core.errors import Conflict, Invalid, NotPermitted, Unavailable
+from tidemill.core.errors import Conflict, ExtraMissing, Invalid, NotPermitted, Unavailable
 from tidemill.core.process import StopSignal, lives
 from tidemill.core.settings import STATE_NAME, Loaded, Settings, as_environment, child_environment
 from tidemill.core.values import Value
@@ -29,11 +30,12 @@ CLOSE_S = 2.0  # for a child that has drained to flush and leave
 
 
 class Running(Value, frozen=True, kw_only=True):
-    """What `tidemill up` runs at this moment, as written beside the workspace."""
+    """What `tidemill up` runs at this moment, as written beside the workspace. grpc_address: HOST:PORT, None without gRPC."""
 
     pid: int
     url: str
     serve_url: str
+    grpc_address: str | None = None
     children: dict[str, int]
 
 
@@ -106,6 +108,7 @@ class Supervisor:
         self.sockets: list[socket.socket] = []
         self.children: list[Child] = []
         self.url = self.serve_url = ""
+        self.grpc_address: str | None = None
         self.environment: dict[str, str] = {}
         self.orphans: list[int] = []
 
@@ -114,8 +117,13 @@ class Supervisor:
 
         Raises AlreadyUp, PortTaken, Invalid, Unavailable.
         """
-        if self.settings.port == self.settings.serve_port != 0:
-            raise Invalid(f"--port and --serve-port are both {self.settings.port}; expected two ports (0 picks a free one)")
+        asked = {"--port": self.settings.port, "--serve-port": self.settings.serve_port, "--grpc-port": self.settings.grpc_port}
+        chosen = {option: port for option, port in asked.items() if port}
+        for option, port in chosen.items():
+            if same := [other for other in chosen if other != option and chosen[other] == port]:
+                raise Invalid(f"{option} and {same[0]} are both {port}; expected different ports (0 picks a free one)")
+        if self.settings.grpc_port is not None and find_spec("grpc") is None:
+            raise ExtraMissing("grpcio", "grpc")
         try:
             self._start()
         except OSError as error:
@@ -128,11 +136,14 @@ class Supervisor:
         self.orphans = _port_holders(self.run_folder)
         control, self.url = self._bind(self.settings.port, "--port")
         serve, self.serve_url = self._bind(self.settings.serve_port, "--serve-port")
+        ports = {"TIDEMILL_PORT": str(control.getsockname()[1]), "TIDEMILL_SERVE_PORT": str(serve.getsockname()[1])}
+        if self.settings.grpc_port is not None:
+            ports["TIDEMILL_GRPC_PORT"] = str(self._hold(self.settings.grpc_port, "--grpc-port"))
         # Children read the same settings; what was given as an argument, and the ports that were picked, reach them by environment.
         self.environment = child_environment(
             {"OMP_WAIT_POLICY": "PASSIVE"}  # threads of numeric libraries that wait must not take the cores from who works
             | as_environment(self.loaded)
-            | {"TIDEMILL_PORT": str(control.getsockname()[1]), "TIDEMILL_SERVE_PORT": str(serve.getsockname()[1])}
+            | ports
         )
         workers = range(self.settings.serve_workers)
         self._add("control", "tidemill.server.process", "--prepare", "--fd", str(control.fileno()), fd=control)
@@ -245,9 +256,27 @@ class Supervisor:
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         return bound, f"http://{shown}:{bound.getsockname()[1]}"
 
+    def _hold(self, port: int, option: str) -> int:
+        """Keep a port for children that listen there for themselves, and share it: gRPC takes no socket from others.
+
+        Bound and not listening, so that no caller ends up here. First it listened alone, since whoever else shares ports so would not be
+        told from our own children.
+        """
+        alone, url = self._bind(port, option)
+        found = int(url.rpartition(":")[2])
+        self.sockets.remove(alone)
+        alone.close()
+        held = socket.socket(alone.family, socket.SOCK_STREAM)
+        self.sockets.append(held)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((self.settings.host, found))
+        self.grpc_address = url.removeprefix("http://")
+        return found
+
     def _write(self) -> Running:
         pids = {child.name: child.process.pid for child in self.children if child.process}
-        running = Running(pid=os.getpid(), url=self.url, serve_url=self.serve_url, children=pids)
+        running = Running(pid=os.getpid(), url=self.url, serve_url=self.serve_url, grpc_address=self.grpc_address, children=pids)
         scratch = self.run_folder / f".{RUN_FILE}.{os.getpid()}"
         scratch.write_bytes(encode(running))
         scratch.replace(self.run_folder / RUN_FILE)

@@ -110,10 +110,14 @@ class ServingConfig(Value, frozen=True, kw_only=True):
 
 
 class WorkerState(Value, frozen=True, kw_only=True):
-    """What one worker says of itself. generation: of the config it serves; refused: why it does not serve a newer one."""
+    """What one worker says of itself. generation: of the config it serves; refused: why it does not serve a newer one.
+
+    grpc_port: None without gRPC.
+    """
 
     pid: int
     port: int
+    grpc_port: int | None = None
     generation: int
     ready: bool
     refused: str = ""

@@ -17,12 +17,14 @@ import socket
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tidemill.core.clock import EPOCH, open_clock
-from tidemill.core.errors import TidemillError
+from tidemill.core.errors import ExtraMissing, TidemillError
 from tidemill.core.process import follow_supervisor, start_logging
 from tidemill.core.settings import STATE_NAME, Settings, load_settings
 from tidemill.serving.background import Commit, Shadows
@@ -51,6 +53,7 @@ WATCH_S = 0.02
 METRICS_S = 2.0
 BACKLOG = 1024
 LAST_GOOD = "last-good.json"
+GRPC = "tidemill.serving.grpc.server:open_server"  # loaded by workers that were given a port for it: it costs memory and time
 
 
 class Worker:
@@ -72,6 +75,7 @@ class Worker:
         )
         self.builder = Builder(models, clock=self.clock, metrics=self.metrics, online=self._open_online, journal=self._journal)
         self.port = 0
+        self.grpc_port: int | None = None
         self.refused = ""
         self.refused_generation: int | None = None
         self.seen: tuple[int, int, int] | None = None
@@ -96,6 +100,10 @@ class Worker:
         await self._adopt(loader)
         if self.routes.world is None:
             await self._fall_back(loader)
+        grpc = self._open_grpc(listener.getsockname()[0], shadow=shadows.submit, held=commit)
+        if grpc is not None:
+            await grpc.start()
+            self.grpc_port = grpc.port
         server = await loop.create_server(http.connect, sock=listener, backlog=BACKLOG)
         self._tell()
         LOG.info("serving worker %s answers on port %s", self.index, self.port)
@@ -105,10 +113,13 @@ class Worker:
             chore.cancel()
         server.close()
         http.drain()
+        ended = loop.create_task(grpc.stop(self.settings.drain_s)) if grpc is not None else None
         deadline = loop.time() + self.settings.drain_s
         while http.connections and loop.time() < deadline:
             await asyncio.sleep(0.01)
         http.close()
+        if ended is not None:
+            await ended
         await loop.run_in_executor(loader, shadows.close, max(1.0, deadline - loop.time()))
         await asyncio.sleep(0.01)  # the last records of shadows
         commit.close()
@@ -191,6 +202,7 @@ class Worker:
             WorkerState(
                 pid=os.getpid(),
                 port=self.port,
+                grpc_port=self.grpc_port,
                 generation=world.config.generation if world is not None else -1,
                 ready=world is not None,
                 refused=self.refused,
@@ -205,6 +217,21 @@ class Worker:
             if self.settings.serve_workers > 1:
                 self.metrics.save()
             await asyncio.sleep(METRICS_S)
+
+    def _open_grpc(self, host: str, **parts: Any) -> Any:
+        """Return the gRPC server, None when no port is set for it. Raises ExtraMissing, Unavailable."""
+        port = self.settings.grpc_port
+        if port is None:
+            return None
+        module, _, name = GRPC.partition(":")
+        try:
+            open_server = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            raise ExtraMissing(error.name or "grpcio", "grpc") from error
+        return open_server(
+            lambda: self.routes.world, host=host, port=port, message_bytes=self.settings.body_limit_bytes,
+            clock=self.clock, metrics=self.metrics, **parts,
+        )  # fmt: skip
 
     def _exposition(self) -> bytes:
         return self.metrics.exposition(read_states(self.state))

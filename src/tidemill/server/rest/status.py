@@ -14,7 +14,10 @@ VERSION = version("tidemill")
 
 
 class ServerStatus(Value, frozen=True, kw_only=True):
-    """What a caller wants to know before anything else. now is the time of the world; simulated says who moves it."""
+    """What a caller wants to know before anything else. now is the time of the world; simulated says who moves it.
+
+    grpc_address: where predictions are served over gRPC, HOST:PORT; null when they are not.
+    """
 
     version: str
     home: str
@@ -23,6 +26,7 @@ class ServerStatus(Value, frozen=True, kw_only=True):
     now: datetime
     simulated: bool
     serving_url: str
+    grpc_address: str | None
     last_event: int
 
 
@@ -37,6 +41,7 @@ class ShownSetting(Value, frozen=True, kw_only=True):
 def get_status(ws: Workspace) -> ServerStatus:
     """Say which server this is, who the caller is, what time it is and where predictions are served."""
     ws.require("govern.read")
+    host, grpc_port = _reachable(ws.settings.host), ws.settings.grpc_port
     with ws.catalog.reading() as tx:
         seq = last_seq(tx, ws.project)
     return ServerStatus(
@@ -46,7 +51,8 @@ def get_status(ws: Workspace) -> ServerStatus:
         actor=ws.actor,
         now=ws.clock.now(),
         simulated=ws.clock.simulated,
-        serving_url=f"http://{_reachable(ws.settings.host)}:{ws.settings.serve_port}",
+        serving_url=f"http://{host}:{ws.settings.serve_port}",
+        grpc_address=f"{host}:{grpc_port}" if grpc_port is not None else None,
         last_event=seq,
     )
 
