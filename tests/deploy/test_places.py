@@ -6,6 +6,7 @@ import pytest
 
 from tests import world
 from tests.deploy.worlds import BETTER
+from tests.registry.mlflow_models import MLMODEL
 from tidemill.core.codec import encode
 from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest
@@ -101,8 +102,11 @@ def test_a_rollout_waits_while_a_version_is_locked(ws: Workspace) -> None:
 
 def test_what_cannot_be_served_is_said_when_it_is_deployed(ws: Workspace) -> None:
     register(ws, "theirs", put_tree(ws.objects, {"MLmodel": b"flavors: {sklearn: {}}", "model.pkl": b"\x80"}))
-    with pytest.raises(NotServable, match=r"cannot be served: they are an MLflow model \(flavors: sklearn\) without model\.json"):
+    with pytest.raises(NotServable, match=r"cannot be served: they are an MLflow model \(flavors: sklearn\): its MLmodel has no signature"):
         create_endpoint(ws, "delay", "theirs@1")
+    register(ws, "pickled", put_tree(ws.objects, {"MLmodel": MLMODEL, "model.pkl": b"\x80"}))
+    with pytest.raises(RuntimeRefused, match=r"models of runtime 'mlflow' \(it trusts: lightgbm, onnx, xgboost\)"):
+        create_endpoint(ws, "delay", "pickled@1")
     create_model(ws, "far")
     create_version(ws, "far", origin=Origin(source="s3://b/m"))
     with pytest.raises(FilesElsewhere, match=r"model far@1 has no files in this workspace \(they lie at s3://b/m\)"):

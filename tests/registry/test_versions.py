@@ -66,13 +66,16 @@ def test_a_metric_that_is_no_number_is_refused(ws: Workspace) -> None:
     assert list_models(ws) == []
 
 
-def test_an_mlflow_model_is_a_version_that_cannot_be_served_yet(ws: Workspace) -> None:
+def test_an_mlflow_model_is_a_version_that_says_how_it_is_served(ws: Workspace) -> None:
     made = register(ws, "delay", put_tree(ws.objects, {"MLmodel": MLMODEL, "model.pkl": b"\x80never opened"}))
     found = describe_bundle(ws, bundle_of(made))
     assert found.mlmodel is not None
     assert (found.format, found.files, sorted(found.mlmodel.flavors)) == ("mlflow", 2, ["python_function", "sklearn"])
-    with pytest.raises(NotServable, match=r"they are an MLflow model \(flavors: python_function, sklearn\) without model\.json; it can be"):
-        read_spec(ws, bundle_of(made))
+    spec = read_spec(ws, bundle_of(made))
+    assert (spec.runtime, spec.request_columns) == ("mlflow", ("wind", "carrier"))
+    bare = register(ws, "bare", put_tree(ws.objects, {"MLmodel": b"flavors: {sklearn: {}}"}))
+    with pytest.raises(NotServable, match=r"they are an MLflow model \(flavors: sklearn\): its MLmodel has no signature; log it with"):
+        read_spec(ws, bundle_of(bare))
 
 
 def test_files_may_lie_elsewhere_or_be_of_any_kind(any_ws: Workspace) -> None:
@@ -87,7 +90,7 @@ def test_files_may_lie_elsewhere_or_be_of_any_kind(any_ws: Workspace) -> None:
         bundle_of(far)
     near = create_version(any_ws, "delay", origin=Origin(), bundle=put_tree(any_ws.objects, {"notes.txt": b"hello"}))
     assert (near.version, near.size_bytes, describe_bundle(any_ws, bundle_of(near)).format) == (2, 5, "files")
-    with pytest.raises(NotServable, match=r"they are files without model\.json"):
+    with pytest.raises(NotServable, match=r"they are files without model\.json or MLmodel"):
         read_spec(any_ws, bundle_of(near))
     with pytest.raises(ModelNotFound, match=r"no model 'fraud' \(there are: delay\)"):
         create_version(any_ws, "fraud", origin=Origin())

@@ -9,6 +9,7 @@ from tidemill.core.signature import SPEC_FILE, ModelSpec
 from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.mlmodel import MLMODEL_FILE, MLmodel, parse_mlmodel
+from tidemill.registry.served import NoForm, served_spec
 from tidemill.store.trees import Tree, read_tree
 
 Format = Literal["tidemill", "mlflow", "files"]
@@ -27,13 +28,12 @@ class Described(Value, frozen=True, kw_only=True):
 class NotServable(Invalid):
     """The files are kept and can be fetched; no runtime here can answer with them."""
 
-    def __init__(self, described: Described) -> None:
+    def __init__(self, described: Described, reason: str = "") -> None:
         self.described = described
         flavors = ", ".join(described.mlmodel.flavors) if described.mlmodel else ""
-        what = f"an MLflow model (flavors: {flavors or 'none'}) without {SPEC_FILE}" if described.mlmodel else f"files without {SPEC_FILE}"
+        what = f"an MLflow model (flavors: {flavors or 'none'}): {reason}" if described.mlmodel else f"files without {SPEC_FILE} or MLmodel"
         super().__init__(
-            f"the version's files cannot be served: they are {what}; it can be loaded with mlflow, "
-            f"and served once it is registered as a bundle (ONNX and {SPEC_FILE}, written by tm.write_bundle)"
+            f"the version's files cannot be served: they are {what}; it is served once it is registered as tm.save_model writes it"
         )
 
 
@@ -47,11 +47,17 @@ class FilesElsewhere(Invalid):
 
 
 def read_spec(ws: Workspace, bundle: Digest) -> ModelSpec:
-    """Return the model.json of a bundle. Raises NotServable for an MLflow model."""
-    found = describe_tree(ws, read_tree(ws.objects, bundle))
-    if found.spec is None:
+    """Return the model.json of a bundle, or the one that an MLflow model comes to. Raises NotServable."""
+    tree = read_tree(ws.objects, bundle)
+    found = describe_tree(ws, tree)
+    if found.spec is not None:
+        return found.spec
+    if found.mlmodel is None:
         raise NotServable(found)
-    return found.spec
+    try:
+        return served_spec(found.mlmodel, lambda path: ws.objects.get(tree.entry(path).digest))
+    except Invalid as error:
+        raise NotServable(found, error.reason if isinstance(error, NoForm) else str(error)) from error
 
 
 def describe_bundle(ws: Workspace, bundle: Digest) -> Described:

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import yaml
-
 from tidemill.core.codec import decode_any, encode_text
 from tidemill.core.errors import Invalid
 from tidemill.core.signature import ModelSpec
@@ -57,6 +55,8 @@ def parse_mlmodel(data: bytes) -> MLmodel:
 
 def write_mlmodel(model: MLmodel) -> bytes:
     """Return the file that says this, as MLflow writes it."""
+    import yaml
+
     said: dict[str, Any] = {name: value for name in _NAMED if (value := getattr(model, name)) is not None}
     said |= {"flavors": model.flavors, **model.more}
     if model.signature is not None:
@@ -113,6 +113,8 @@ def _signature(said: Any) -> MLmodelSignature | None:
 
 
 def _loaded(data: bytes) -> Any:
+    import yaml  # here, for serving workers, which seldom read such a file, are to be ready at once
+
     if len(data) > LIMIT_BYTES:
         raise Invalid(f"MLmodel has {len(data):,} bytes; expected at most {LIMIT_BYTES:,}")
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tidemill.core.codec import unpack
 from tidemill.core.errors import Corrupt, Invalid, TidemillError
+from tidemill.core.settings import child_environment
 from tidemill.core.signature import ModelSpec
 from tidemill.serving.runtimes.channel import LOAD_S, Channel, ChannelClosed, Feed, Packer, Told, unpack_scores
 from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Scores, checked
@@ -28,6 +29,7 @@ LOG = logging.getLogger(__name__)
 GROWTH_BYTES = 1 << 30
 # Before a process is started again, by how many have ended one after the other without an answer between them.
 PAUSES_S = (0.0, 0.0, 1.0, 5.0, 30.0)
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true"}  # a model answers; what it is asked is nobody else's
 
 
 class Child:
@@ -42,7 +44,9 @@ class Child:
         ]  # fmt: skip
         with theirs:
             # What the model prints goes where the worker's log goes; the worker's own input belongs to its supervisor.
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=(theirs.fileno(),))
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=(theirs.fileno(),), env=child_environment(_QUIET)
+            )
         self._channel = Channel(ours)
         self._end = weakref.finalize(self, _end, self._process, self._channel)
         try:

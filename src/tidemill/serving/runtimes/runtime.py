@@ -13,6 +13,8 @@ from tidemill.core.codec import decode
 from tidemill.core.errors import Corrupt, Invalid, NotPermitted, TidemillError
 from tidemill.core.settings import nearest
 from tidemill.core.signature import SPEC_FILE, ModelSpec
+from tidemill.registry.mlmodel import MLMODEL_FILE, parse_mlmodel
+from tidemill.registry.served import served_spec
 
 FEW = 32  # rows that are looked at faster one by one than as an array
 Column = Sequence[Any] | NDArray[Any]
@@ -22,13 +24,14 @@ Scores = NDArray[np.float64]
 # Members are loaded when chosen; they never import this table's members.
 RUNTIMES = {
     "lightgbm": "tidemill.serving.runtimes.lightgbm:load_lightgbm",
+    "mlflow": "tidemill.serving.runtimes.mlflow:load_mlflow",
     "onnx": "tidemill.serving.runtimes.onnx:load_onnx",
     "python": "tidemill.serving.runtimes.python:load_python",
     "sklearn": "tidemill.serving.runtimes.sklearn:load_sklearn",
     "xgboost": "tidemill.serving.runtimes.xgboost:load_xgboost",
 }
 # What runs code of a bundle, in a process of its own a bundle: it may crash, hang and leak, and nobody else is harmed.
-ISOLATED = frozenset({"python"})
+ISOLATED = frozenset({"mlflow", "python"})
 _ISOLATION = "tidemill.serving.runtimes.isolated:load_isolated"
 
 
@@ -66,12 +69,12 @@ class RuntimeRefused(NotPermitted):
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """Return the spec of a bundle. Raises Corrupt when the bundle has none."""
-    try:
-        data = (folder / SPEC_FILE).read_bytes()
-    except FileNotFoundError:
-        raise Corrupt(f"model bundle {folder.name} has no {SPEC_FILE}; register the model again") from None
-    return decode(data, ModelSpec, what=f"{SPEC_FILE} of bundle {folder.name}")
+    """Return the spec of a bundle, or the one that an MLflow model comes to. Raises Corrupt when it is neither, Invalid."""
+    if (folder / SPEC_FILE).is_file():
+        return decode((folder / SPEC_FILE).read_bytes(), ModelSpec, what=f"{SPEC_FILE} of bundle {folder.name}")
+    if (folder / MLMODEL_FILE).is_file():
+        return served_spec(parse_mlmodel((folder / MLMODEL_FILE).read_bytes()), lambda path: _inside(folder, path).read_bytes())
+    raise Corrupt(f"model bundle {folder.name} has no {SPEC_FILE}; register the model again")
 
 
 def load_runtime(
@@ -109,12 +112,17 @@ def _member(place: str) -> Any:
 
 def read_model(folder: Path, spec: ModelSpec, model: str) -> bytes:
     """Return the model file of a bundle. Raises Corrupt when it is not there, Invalid for one outside of the bundle."""
-    if not (folder / spec.file).resolve().is_relative_to(folder.resolve()):
-        raise Invalid(f"model {model} names the file {spec.file!r}, which is outside of its bundle; register it again")
     try:
-        return (folder / spec.file).read_bytes()
+        return _inside(folder, spec.file).read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise Corrupt(f"model bundle of {model} has no {spec.file}; register the model again") from None
+
+
+def _inside(folder: Path, file: str) -> Path:
+    path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise Invalid(f"a model names the file {file!r}, which is outside of its bundle; register it again")
+    return path
 
 
 def primary(answer: Any, spec: ModelSpec, rows: int, model: str) -> Scores:

@@ -1,0 +1,129 @@
+"""How an MLflow model is served: the model.json that its MLmodel comes to. Nothing that it names is loaded here.
+
+Formats that are data are served by their own runtimes. What is left is a pickle or code: MLflow itself loads that, in a process of
+its own, where the server's settings trust the runtime `mlflow`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tidemill.core.errors import Invalid
+from tidemill.core.signature import Column, ColumnKind, ModelSpec, Signature
+from tidemill.registry.mlmodel import MLMODEL_FILE, MLmodel
+
+_KINDS: dict[str, ColumnKind] = {
+    "double": "double", "float": "double", "integer": "long", "long": "long", "string": "string", "boolean": "boolean",
+}  # fmt: skip
+_BOOSTERS = ("lightgbm.basic.Booster", "xgboost.core.Booster")
+Tensors = dict[str, tuple[str, ...]]
+Reader = Callable[[str], bytes]
+
+
+class NoForm(Invalid):
+    """Why an MLflow model cannot be served. reason: in a few words."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the MLflow model cannot be served: {reason}")
+
+
+def served_spec(model: MLmodel, read: Reader) -> ModelSpec:
+    """Return how the model's files are served. read gives a file of the model. Raises NoForm.
+
+    The score is what MLflow's python_function gives: the prediction, or the function that the model was logged with. Only an
+    estimator of XGBoost tells its probability, as its file does, and not its label.
+    """
+    columns, tensors = _inputs(model)
+    file, runtime, output, index = _form(model)
+    if runtime == "onnx":
+        tensors, output, index = _onnx(read(file), columns, tensors)
+    elif runtime != "mlflow":
+        tensors = {"x": tuple(column.name for column in columns)}
+    return ModelSpec(
+        runtime=runtime,
+        file=file,
+        signature=Signature(inputs=columns, outputs=(Column(name="score", kind="double"),)),
+        tensors=tensors,
+        output=output,
+        output_index=index,
+        request_columns=tuple(column.name for column in columns),
+    )
+
+
+def _form(model: MLmodel) -> tuple[str, str, str, int]:
+    """Return file, runtime, output and its column."""
+    flavors = model.flavors
+    if (file := _file(flavors, "onnx", "data")) is not None:
+        return file, "onnx", "", 0
+    if (file := _file(flavors, "lightgbm", "data")) and flavors["lightgbm"].get("model_class", _BOOSTERS[0]) in _BOOSTERS:
+        return file, "lightgbm", "score", 0
+    if (file := _file(flavors, "xgboost", "data")) and file.endswith((".ubj", ".json")):
+        return file, "xgboost", "score", 0
+    if (file := _file(flavors, "sklearn", "pickled_model")) and flavors["sklearn"].get("serialization_format") == "skops":
+        function = str(flavors.get("python_function", {}).get("predict_fn", "predict"))
+        return file, "sklearn", function, 1 if function == "predict_proba" else 0
+    if "python_function" in flavors:
+        return MLMODEL_FILE, "mlflow", "predict", 0
+    raise NoForm(f"it has no flavor python_function (it has: {', '.join(flavors) or 'none'})")
+
+
+def _file(flavors: Mapping[str, Mapping[str, Any]], flavor: str, key: str) -> str | None:
+    file = flavors.get(flavor, {}).get(key)
+    return file if isinstance(file, str) and file else None
+
+
+def _inputs(model: MLmodel) -> tuple[tuple[Column, ...], Tensors]:
+    """Return the columns that a model takes, and the tensors that they make up."""
+    specs = model.signature.inputs if model.signature is not None else ()
+    if not specs:
+        raise NoForm("its MLmodel has no signature; log it with one: signature=mlflow.models.infer_signature(rows, answers)")
+    if specs[0].get("type") == "tensor":
+        tensors = {str(spec.get("name") or "x"): _tensor(spec) for spec in specs}
+        columns = [Column(name=name, kind=kind) for kind, names in tensors.values() for name in names]
+        return tuple(columns), {name: names for name, (_, names) in tensors.items()}
+    found = tuple(_column(spec, place) for place, spec in enumerate(specs))
+    return found, {"x": tuple(column.name for column in found)}
+
+
+def _column(spec: Mapping[str, Any], place: int) -> Column:
+    kind, name = _KINDS.get(str(spec.get("type"))), str(spec.get("name") or f"x{place}")
+    if kind is None:
+        raise NoForm(f"its column {name!r} is of type {spec.get('type')}; only numbers, text and booleans are served")
+    return Column(name=name, kind=kind, required=bool(spec.get("required", True)))
+
+
+def _tensor(spec: Mapping[str, Any]) -> tuple[ColumnKind, tuple[str, ...]]:
+    """Return the kind and the made-up names of a tensor's columns."""
+    tensor, name = spec.get("tensor-spec") or {}, str(spec.get("name") or "x")
+    shape, dtype = tensor.get("shape"), str(tensor.get("dtype"))
+    kind: ColumnKind | None = (
+        "double" if dtype.startswith("float") else "long" if dtype.startswith(("int", "uint")) else "string" if dtype in ("str", "object")
+        else "boolean" if dtype == "bool" else None
+    )  # fmt: skip
+    wide = shape[1] if isinstance(shape, list) and len(shape) == 2 else 1 if isinstance(shape, list) and len(shape) == 1 else -1
+    if kind is None or not isinstance(wide, int) or wide < 1:
+        raise NoForm(f"its tensor {name!r} is {dtype} of shape {shape}; only rows of so many numbers, texts or booleans are served")
+    return kind, (name,) if wide == 1 and spec.get("name") else tuple(f"{name}{place}" for place in range(wide))
+
+
+def _onnx(data: bytes, columns: Sequence[Column], tensors: Tensors) -> tuple[Tensors, str, int]:
+    """Return tensors, output and its column of an ONNX file. Only its face is looked at."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base but this
+        raise NoForm(f"its ONNX file cannot be run: {' '.join(str(error).split())[:200]}") from error
+    inputs = [tensor.name for tensor in session.get_inputs()]
+    outputs = [tensor.name for tensor in session.get_outputs() if tensor.type.startswith("tensor(") and "string" not in tensor.type]
+    if not outputs:
+        raise NoForm("its ONNX file gives no tensor of numbers; export it with zipmap=False")
+    names = tuple(column.name for column in columns)
+    if set(inputs) != set(tensors):
+        tensors = {inputs[0]: names} if len(inputs) == 1 else {name: (name,) for name in inputs}
+        if not {name for those in tensors.values() for name in those} <= set(names):
+            raise NoForm(f"its ONNX file takes {', '.join(inputs)}, its signature names {', '.join(names)}")
+    probability = "probabilities" in outputs
+    return tensors, "probabilities" if probability else outputs[0], int(probability)
