@@ -1,14 +1,22 @@
 """MLflow's scoring protocol, spoken to a real worker: what is understood, what is refused, and how."""
 
+import hashlib
 import json
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.serving.plant import Caller, Plant
-from tidemill.serving.history import read_predictions
+from tests.serving.plant import NOW, Caller, Plant, landed_view, python_spec
+from tidemill.core.clock import SimulatedClock
+from tidemill.core.signature import Column
+from tidemill.core.values import replace
+from tidemill.features.online import ReadPlan
+from tidemill.serving.config import KeyHash
+from tidemill.serving.history import inputs, read_predictions
 
 pytestmark = pytest.mark.slow
 
@@ -224,7 +232,7 @@ def test_the_only_endpoint_needs_no_name(alone: Caller) -> None:
     assert alone.post("/invocations", FRAMES["split"]).status == 200
 
 
-def test_a_worker_without_endpoints_is_not_ready_and_says_so(tmp_path: Any) -> None:
+def test_a_worker_without_endpoints_is_not_ready_and_says_so(tmp_path: Path) -> None:
     plant = Plant(tmp_path / "home")
     plant.publish()
     with plant.worker() as caller:
@@ -244,6 +252,43 @@ def test_a_web_page_may_not_call_a_server_without_keys(caller: Caller) -> None:
     for path in (DELAY, "/invocations"):
         answer = caller.post(path, FRAMES["split"], Origin="https://example.org")
         assert (answer.status, answer.json()["error_code"]) == (403, "PERMISSION_DENIED")
+
+
+def test_keys_are_asked_of_all_but_ping(tmp_path: Path) -> None:
+    def key(name: str, project: str) -> KeyHash:
+        digest = hashlib.sha256(f"secret of {name}".encode()).hexdigest()
+        return KeyHash(id=name, sha256=digest, project=project, writes=False, expires_at=NOW + timedelta(days=10**4))
+
+    plant = Plant(tmp_path / "home")
+    plant.publish(plant.endpoint(), keys=(key("viewer", "*"), key("lab", "lab")))
+    viewer, lab = ({"Authorization": f"Bearer tm_{name}_secret of {name}"} for name in ("viewer", "lab"))
+    with plant.worker() as caller:
+        assert [caller.get(path).status for path in ("/ping", "/health", "/version", "/")] == [200] * 4
+        for path in (DELAY, "/invocations", "/endpoints/nobody/invocations"):
+            answer = caller.post(path, {"inputs": [[1.0, 1]]})
+            assert (answer.status, answer.json()["error_code"]) == (401, "UNAUTHENTICATED")
+            assert "www-authenticate" in answer.headers
+        assert caller.get("/endpoints/delay/ping").status == caller.get("/v1/models").status == caller.get("/v1/models/delay").status == 401
+        for path, body in (("/invocations", {"inputs": [[1.0, 1]]}), ("/v1/models/delay:predict", {"instances": [[1.0, 1]]})):
+            assert caller.post(path, body, **viewer).status == 200
+            assert caller.post(path, body, **lab).status == 403
+
+
+def test_keys_of_features_come_as_texts_and_numbers(tmp_path: Path) -> None:
+    view = replace(landed_view(), key_kinds=("long",))
+    columns = (Column(name="a", kind="double"), Column(name="flights_2h", kind="double"))
+    plan = ReadPlan(project="default", services=("delay@1",), views=(view,), features=("flights_2h",))
+    SimulatedClock.create(tmp_path / "clock", NOW)
+    plant = Plant(tmp_path / "home", trusted_runtimes=["python"], clock=f"simulated:{tmp_path}/clock")
+    body = "return columns['a'] + columns['flights_2h']"
+    plant.publish(plant.endpoint(plant.variant(spec=python_spec(inputs=columns), body=body), features=plan), views=(view,))
+    event = {"carrier": 7, "flight": "x", "landed_at": (NOW - timedelta(minutes=30)).isoformat(), "delay": 3}
+    with plant.worker() as caller:
+        assert caller.post("/push/flights", {"rows": [event]}).status == 200
+        for frame in ({"inputs": [[1.0, 7.0], [1.0, 8]]}, {"instances": [{"a": 1, "carrier": 7.0}, {"a": 1, "carrier": 8}]}):
+            assert caller.post("/invocations", frame).json() == {"predictions": [2.0, 1.0]}
+        assert caller.post("/invocations", b"carrier,a\n7,1\n,1", **CSV).json() == {"predictions": [2.0, 1.0]}
+        assert inputs(read_predictions(plant.state, "delay"))["carrier"].to_pylist() == [7, 8, 7, 8, 7, None]
 
 
 def test_other_methods_are_refused_in_mlflows_shape(caller: Caller) -> None:
