@@ -28,10 +28,11 @@ RUNTIMES = {
     "onnx": "tidemill.serving.runtimes.onnx:load_onnx",
     "python": "tidemill.serving.runtimes.python:load_python",
     "sklearn": "tidemill.serving.runtimes.sklearn:load_sklearn",
+    "torch": "tidemill.serving.runtimes.torch:load_torch",
     "xgboost": "tidemill.serving.runtimes.xgboost:load_xgboost",
 }
 # What runs code of a bundle, in a process of its own a bundle: it may crash, hang and leak, and nobody else is harmed.
-ISOLATED = frozenset({"mlflow", "python"})
+ISOLATED = frozenset({"mlflow", "python", "torch"})
 _ISOLATION = "tidemill.serving.runtimes.isolated:load_isolated"
 
 
@@ -42,6 +43,7 @@ class Runtime(Protocol):
     - Numeric columns are lists or arrays, None and NaN meaning missing; text columns hold str, None meaning missing.
     - It returns one finite float64 a row; anything else, and any exception of the model, is ModelFailed.
     - What does not fit the spec is found when loading, not when running: Invalid.
+    - One that answers from elsewhere has a true `waits`: it is called in a thread, so that other endpoints do not wait for it.
     """
 
     def run(self, columns: Columns, rows: int) -> Scores:
