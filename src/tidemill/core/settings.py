@@ -47,6 +47,7 @@ class Settings(Value, frozen=True, kw_only=True):
     body_limit_bytes: Positive = 16 << 20
     trusted_runtimes: tuple[str, ...] = ("lightgbm", "onnx", "xgboost")
     model_deadline_s: Positive = 10
+    waiting_limit: Positive = 100
     lease_s: Positive = 30
     gc_grace_s: Annotated[int, Meta(ge=0)] = 3600
     gc_every_hours: Annotated[int, Meta(ge=0)] = 24
@@ -72,6 +73,7 @@ HELP: Mapping[str, str] = {
     "body_limit_bytes": "largest request body taken, in bytes; what the SDK logs comes in up to 4 MB at once",
     "trusted_runtimes": "model runtimes that this server may load; python, mlflow and torch run code of the bundle, sklearn builds what its file names",
     "model_deadline_s": "seconds that a model in a process of its own (python, mlflow, torch) has for an answer, before the process is replaced",
+    "waiting_limit": "requests that may wait for a model in a process of its own, by worker and endpoint; further ones are refused (429)",
     "lease_s": "seconds without heartbeat after which another worker takes over a job",
     "gc_grace_s": "seconds for which an object that nothing refers to is kept",
     "gc_every_hours": "hours after which trash whose time is up, and objects that nothing refers to, are removed again; 0 leaves it to you",

@@ -115,6 +115,7 @@ class JournalWriter:
         self._size = self._number = self._span_number = 0
         self._start = new_id()  # sorts by time
         self._path = folder
+        self._closed = False
         self._gathered: list[bytes] = []
         self._gathered_at = 0
 
@@ -152,6 +153,8 @@ class JournalWriter:
                 self._discard_tail()
                 raise JournalUnavailable(self._path, error.strerror or str(error)) from error
             self._size += len(whole)
+            if self._closed:  # somebody was late: nobody will close this segment any more
+                self._leave()
         return len(whole)
 
     def sync(self) -> None:
@@ -172,16 +175,17 @@ class JournalWriter:
         with suppress(JournalUnavailable):
             self.flush()
         with self._guard:
-            if self._descriptor >= 0:
-                os.fsync(self._descriptor)
-                os.close(self._descriptor)
-                self._descriptor = -1
+            self._closed = True
+            self._leave()
 
-    def _start_segment(self) -> None:
+    def _leave(self) -> None:
         if self._descriptor >= 0:
             os.fsync(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _start_segment(self) -> None:
+        self._leave()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._number += 1
         self._path = self.folder / f"{self._worker}-{self._start}-{self._number:06d}{SUFFIX}"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tidemill.core.clock import Clock, elapsed, from_micros, micros, wall_micros
 from tidemill.core.codec import Raw, packed
@@ -63,6 +62,20 @@ class Answered(Passed):
     shadow: "ShadowWork | None"
 
 
+class Work(Passed):
+    """A request under way: its rows with their features, who is to answer which, and what came of it."""
+
+    ids: list[str]
+    columns: Columns
+    chosen: list[str]
+    names: list[str]
+    at: int
+    started: float
+    trace_id: str
+    scores: list[float] | None = None
+    failed: FailureRecord | None = None
+
+
 class ShadowWork:
     """Rows that the shadows of an endpoint are to see, and who answered each."""
 
@@ -101,13 +114,24 @@ class Endpoint:
             name: config.threshold if config.threshold is not None else each.spec.threshold for name, each in variants.items()
         }
         self._names: dict[tuple[str, ...], Raw] = {}
+        self.waits = any(getattr(each.runtime, "waits", False) for each in variants.values())
+        """Whether a model answers from a process of its own, so that others must not wait until it has."""
 
     def predict(self, rows: Rows, *, started: float, trace_id: str = "") -> Answered:
         """Answer rows. The predictions are gathered for the journal: flush it before anybody is told of them.
 
-        started: `elapsed` when the request came. Raises Invalid for rows that do not fit, Unavailable when features or journal
-        are not to be had, ModelFailed.
+        started: `elapsed` when the request came. Raises Invalid for rows that do not fit, Unavailable when features are not to be
+        had, ModelFailed.
         """
+        work = self.begin(rows, started=started, trace_id=trace_id)
+        try:
+            self.run(work)
+        finally:
+            answered = self.finish(work)
+        return answered
+
+    def begin(self, rows: Rows, *, started: float, trace_id: str) -> Work:
+        """Look features up and choose a variant for each row. Raises Invalid, Unavailable."""
         moment = self._clock.micros() if rows.at is None else micros(rows.at)
         ids = rows.ids or new_ids(rows.count)
         columns: Columns = rows.columns
@@ -116,27 +140,58 @@ class Endpoint:
             columns = {**columns, **self._features.read(columns, from_micros(moment))}
             self.metrics.features(elapsed() - before)
         chosen = self._answering * rows.count if self._alone is not None else choose(self.config.route, self._units(ids, columns))
-        scores, names = self._run(chosen, columns, rows.count, moment)
-        variant = [0] * rows.count if len(names) == 1 else [names.index(name) for name in chosen]
-        values: list[float] = scores.tolist()
-        block = columns if type(columns) is Block else None
+        names = self._answering if self._alone is not None else sorted(set(chosen))
+        return Work(ids, columns, chosen, names, moment, started, trace_id)
+
+    def run(self, work: Work) -> None:
+        """Let the chosen variants score the rows; whatever comes of it stands in the work. Raises ModelFailed.
+
+        May be called in a thread: nothing else of the endpoint is touched.
+        """
+        count, names = len(work.ids), work.names
+        scores = np.empty(count if len(names) > 1 else 0, dtype=np.float64)
+        for name in names:
+            variant = self.variants[name]
+            before = elapsed()
+            places = [place for place, each in enumerate(work.chosen) if each == name] if len(names) > 1 else []
+            try:
+                if places:
+                    scores[places] = variant.runtime.run(_take_rows(work.columns, variant.needs, places), len(places))
+                else:
+                    scores = variant.runtime.run(work.columns, count)
+            except ModelFailed as error:
+                work.failed = self._failure(variant.config, len(places) or count, work.at, shadow=False, reason=error.reason)
+                raise
+            self.metrics.ran(name, elapsed() - before)
+        work.scores = scores.tolist()
+
+    def finish(self, work: Work) -> Answered:
+        """Note in the journal what came of the work; what is returned for work that failed is nobody's."""
+        if work.scores is None:
+            if work.failed is not None:
+                with suppress(JournalUnavailable):  # the caller is told of the model
+                    self.journal.failures.append(work.failed, at=work.failed.at)
+            return Answered([], [], [], None)
+        ids, chosen, names, count = work.ids, work.chosen, work.names, len(work.ids)
+        block = work.columns if type(work.columns) is Block else None
         record = PredictionRecord(
-            at=moment,
+            at=work.at,
             received=wall_micros(),
             ids=ids,
-            columns={} if block is not None else {name: plain(column) for name, column in columns.items()},
+            columns={} if block is not None else {name: plain(column) for name, column in work.columns.items()},
             block=self._packed(block) if block is not None else None,
-            scores=values,
-            variant=variant,
+            scores=work.scores,
+            variant=[0] * count if len(names) == 1 else [names.index(name) for name in chosen],
             variants=[self._told[name] for name in names],
             shadow=False,
-            latency_ms=(elapsed() - started) * 1e3,
-            trace_id=trace_id,
+            latency_ms=(elapsed() - work.started) * 1e3,
+            trace_id=work.trace_id,
         )
-        self.journal.predictions.gather(record, at=moment)
+        self.journal.predictions.gather(record, at=work.at)
         for name in names:
-            self.metrics.predicted(self.variants[name].config, rows.count if len(names) == 1 else chosen.count(name))
-        return Answered(ids, values, chosen, ShadowWork(self, ids, columns, chosen, moment, trace_id) if self.config.shadows else None)
+            self.metrics.predicted(self.variants[name].config, count if len(names) == 1 else chosen.count(name))
+        shadow = ShadowWork(self, ids, work.columns, chosen, work.at, work.trace_id) if self.config.shadows else None
+        return Answered(ids, work.scores, chosen, shadow)
 
     def run_shadow(self, name: str, work: ShadowWork) -> PredictionRecord | FailureRecord:
         """Let one shadow see the rows that it did not answer itself. Return its record, or that of its failure.
@@ -182,26 +237,6 @@ class Endpoint:
         if by is None:
             return ids
         return [unit if value is None else f"={value}" for unit, value in zip(ids, columns[by], strict=True)]
-
-    def _run(self, chosen: list[str], columns: Columns, count: int, at: int) -> tuple[NDArray[np.float64], list[str]]:
-        names = self._answering if self._alone is not None else sorted(set(chosen))
-        scores = np.empty(count if len(names) > 1 else 0, dtype=np.float64)
-        for name in names:
-            variant = self.variants[name]
-            before = elapsed()
-            places = [place for place, each in enumerate(chosen) if each == name] if len(names) > 1 else []
-            try:
-                if places:
-                    scores[places] = variant.runtime.run(_take_rows(columns, variant.needs, places), len(places))
-                else:
-                    scores = variant.runtime.run(columns, count)
-            except ModelFailed as error:
-                failure = self._failure(variant.config, len(places) or count, at, shadow=False, reason=error.reason)
-                with suppress(JournalUnavailable):  # the caller is told of the model
-                    self.journal.failures.append(failure, at=failure.at)
-                raise
-            self.metrics.ran(name, elapsed() - before)
-        return scores, names
 
     def _failure(self, variant: VariantConfig, rows: int, at: int, *, shadow: bool, reason: str) -> FailureRecord:
         return FailureRecord(

@@ -47,6 +47,14 @@ class RouteNotFound(NotFound):
         super().__init__(f"there is nothing at {path}; predictions are asked of POST /predict/ENDPOINT or /v2/models/ENDPOINT/infer")
 
 
+class TooBusy(Unavailable):
+    """As many requests wait for an endpoint's model as may."""
+
+    def __init__(self, endpoint: str, waiting: int) -> None:
+        self.endpoint, self.waiting = endpoint, waiting
+        super().__init__(f"endpoint {endpoint!r} is busy: {waiting} requests wait for its model already; send it again in a moment")
+
+
 class MethodRefused(Invalid):
     """The path exists, not for this method."""
 
@@ -75,6 +83,7 @@ STATUSES: Mapping[type[TidemillError], int] = {
     MethodRefused: 405,
     NotAuthenticated: 401,
     RowsRefused: 422,
+    TooBusy: 429,
     NotFound: 404,
     Conflict: 409,
     Invalid: 400,

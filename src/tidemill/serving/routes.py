@@ -11,6 +11,7 @@ from tidemill.core.errors import Invalid, TidemillError, Unavailable
 from tidemill.core.values import Value
 from tidemill.features.online import Pushed
 from tidemill.serving import labels
+from tidemill.serving.background import Waiters
 from tidemill.serving.frames import encode_predictions, id_lines
 from tidemill.serving.http import Reply, Request
 from tidemill.serving.invocations.routes import InvocationRoutes, call_of, speaks
@@ -24,6 +25,7 @@ from tidemill.serving.rows import Rows
 from tidemill.serving.world import World
 
 PATHS_KNOWN = 1000
+PENDING = 0  # the status of a reply that another takes the place of
 _PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
 
 
@@ -57,12 +59,12 @@ class Routes:
 
     def __init__(
         self, *, clock: Clock, metrics: Metrics, labels_journal: JournalWriter, shadow: Callable[[ShadowWork], None],
-        held: Held, exposition: Callable[[], bytes],
+        held: Held, waiters: Waiters, exposition: Callable[[], bytes],
     ) -> None:  # fmt: skip
         self._world: World | None = None
         self._inferring: dict[bytes, tuple[Endpoint, Target]] = {}
         self._clock, self._metrics, self._labels = clock, metrics, labels_journal
-        self._shadow, self._held, self._exposition = shadow, held, exposition
+        self._shadow, self._held, self._waiters, self._exposition = shadow, held, waiters, exposition
         self._oip = OipRoutes()
         self._invocations = InvocationRoutes()
         self._kserve = kserve.KserveRoutes()
@@ -129,8 +131,7 @@ class Routes:
     def _predict(self, request: Request, name: str) -> Reply:
         endpoint = self._endpoint(request, name)
         rows = endpoint.schema.decode(request.body)
-        answered = self._run(request, endpoint, rows)
-        return self._reply(request, endpoint, answered, encode(endpoint.answer(answered)))
+        return self._serve(request, endpoint, rows, "predict", lambda answered: Reply(200, encode(endpoint.answer(answered))))
 
     def _open_inference(self, request: Request) -> Reply:
         found = self._inferring.get(request.path)
@@ -154,11 +155,7 @@ class Routes:
 
     def _infer(self, request: Request, endpoint: Endpoint, target: Target) -> Reply:
         inference = self._oip.decode(endpoint, target, request)
-        answered = self._run(request, endpoint, inference.rows)
-        body, media, extra = self._oip.answer(endpoint, inference, answered)
-        reply = self._reply(request, endpoint, answered, body)
-        reply.media, reply.extra = media, extra
-        return reply
+        return self._serve(request, endpoint, inference.rows, "oip", partial(self._oip.answer, endpoint, inference))
 
     def _invoke(self, request: Request) -> tuple[str, Reply]:
         """Answer MLflow's scoring protocol and SageMaker's."""
@@ -172,11 +169,7 @@ class Routes:
         self._admit(request, writes=False)  # before telling which endpoints there are
         endpoint = self._endpoint(request, self._invocations.endpoint_of(call, self._served(), request.headers))
         rows = self._invocations.decode(endpoint, request)
-        answered = self._run(request, endpoint, rows)
-        body, media, extra = self._invocations.answer(request, rows, answered)
-        reply = self._reply(request, endpoint, answered, body)
-        reply.media, reply.extra = media, extra
-        return "invocations", reply
+        return "invocations", self._serve(request, endpoint, rows, "invocations", partial(self._invocations.answer, request, rows))
 
     def _first_kserve(self, request: Request) -> Reply:
         """Answer KServe's v1 protocol."""
@@ -192,16 +185,35 @@ class Routes:
         if target.verb == "ready":
             return self._kserve.ready(endpoint)
         rows = self._kserve.decode(endpoint, request.body)
-        answered = self._run(request, endpoint, rows)
-        reply = self._reply(request, endpoint, answered, encode_predictions(rows, answered))
-        reply.extra = id_lines(rows, answered)
-        return reply
+        return self._serve(
+            request, endpoint, rows, "kserve",
+            lambda answered: Reply(200, encode_predictions(rows, answered), extra=id_lines(rows, answered)),
+        )  # fmt: skip
 
-    def _run(self, request: Request, endpoint: Endpoint, rows: Rows) -> Answered:
-        return endpoint.predict(rows, started=request.started, trace_id=_trace_id(request.headers.get(b"traceparent")))
+    def _serve(self, request: Request, endpoint: Endpoint, rows: Rows, name: str, make: Callable[[Answered], Reply]) -> Reply:
+        """Answer rows: at once, or once a model that has to be waited for has answered."""
+        trace_id = _trace_id(request.headers.get(b"traceparent"))
+        if not endpoint.waits:
+            answered = endpoint.predict(rows, started=request.started, trace_id=trace_id)
+            return self._reply(request, endpoint, answered, make(answered))
+        self._waiters.check(endpoint)
+        work = endpoint.begin(rows, started=request.started, trace_id=trace_id)
 
-    def _reply(self, request: Request, endpoint: Endpoint, answered: Answered, body: bytes) -> Reply:
-        reply = Reply(200, body, wait_for=partial(self._held, endpoint.journal.predictions))
+        def told(done: Callable[[Reply | None], None], outcome: Answered | TidemillError) -> None:
+            if isinstance(outcome, TidemillError):
+                reply = self._refusal(request.path)(outcome)
+            else:
+                reply = self._reply(request, endpoint, outcome, make(outcome))
+            self._count(name, reply.status)
+            if reply.wait_for is None:
+                done(reply)
+            else:
+                reply.wait_for(lambda instead: done(instead or reply))
+
+        return Reply(PENDING, b"", wait_for=lambda done: self._waiters.run(endpoint, work, partial(told, done)))
+
+    def _reply(self, request: Request, endpoint: Endpoint, answered: Answered, reply: Reply) -> Reply:
+        reply.wait_for = partial(self._held, endpoint.journal.predictions)
         if answered.shadow is not None:
             work = answered.shadow
             reply.after = lambda: self._shadow(work)
@@ -260,6 +272,8 @@ class Routes:
             raise MethodRefused(_text(request.method), _text(request.path)[:200], allowed.decode())
 
     def _count(self, name: str, status: int) -> None:
+        if status == PENDING:
+            return
         count = self._counted.get((name, status))
         if count is None:
             count = self._counted[name, status] = self._metrics.requests.of(name, str(status)).add

@@ -27,7 +27,7 @@ from tidemill.core.clock import EPOCH, open_clock
 from tidemill.core.errors import ExtraMissing, TidemillError
 from tidemill.core.process import follow_supervisor, start_logging
 from tidemill.core.settings import STATE_NAME, Settings, load_settings
-from tidemill.serving.background import Commit, Shadows
+from tidemill.serving.background import Commit, Shadows, Waiters
 from tidemill.serving.config import (
     EndpointConfig,
     ServingConfig,
@@ -90,10 +90,11 @@ class Worker:
         np.seterr(all="ignore")  # numbers that single precision cannot hold become infinite, and are refused as such
         commit = Commit(loop, self.metrics, to_disk=self.settings.journal_sync == "disk")
         shadows = Shadows(loop, self.metrics, commit)
+        self.waiters = Waiters(loop, most=self.settings.waiting_limit, deadline_s=self.settings.model_deadline_s)
         loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.routes = Routes(
             clock=self.clock, metrics=self.metrics, labels_journal=self.labels_journal, shadow=shadows.submit, held=commit,
-            exposition=self._exposition,
+            waiters=self.waiters, exposition=self._exposition,
         )  # fmt: skip
         http = HttpServer(self.routes, refused_reply, Limits(body_bytes=self.settings.body_limit_bytes))
         # Before the first connection is taken: callers of a port that the supervisor holds wait in its queue, and none is refused.
@@ -122,6 +123,7 @@ class Worker:
             await ended
         await loop.run_in_executor(loader, shadows.close, max(1.0, deadline - loop.time()))
         await asyncio.sleep(0.01)  # the last records of shadows
+        self.waiters.keep(())
         commit.close()
         loader.shutdown()
         self.close()
@@ -182,6 +184,7 @@ class Worker:
         self.routes.world = world
         self.metrics.generation.set(world.config.generation)
         self.builder.forget(world.config)
+        self.waiters.keep(world.endpoints)
         for key in set(self.journals) - {endpoint.key for endpoint in world.config.endpoints}:
             # Behind what was answered already and is written in a moment.
             asyncio.get_running_loop().call_soon(self.journals.pop(key).close)

@@ -137,8 +137,8 @@ class InvocationRoutes:
             rows.ids = _inference_ids(request.headers, rows.count)
         return rows
 
-    def answer(self, request: Request, rows: Rows, answered: Answered) -> tuple[bytes, bytes, bytes]:
-        """Return the body of the answer, its media type, and the header lines that go with it."""
+    def answer(self, request: Request, rows: Rows, answered: Answered) -> Reply:
+        """Return the answer in the form that the caller accepts."""
         attributes = _custom_attributes(request.headers)
         extra = id_lines(rows, answered)
         if attributes is not None:
@@ -151,7 +151,7 @@ class InvocationRoutes:
             body = b"".join(b"%b\n" % encode(line) for line in lines)
         else:
             body = encode_predictions(rows, answered)
-        return body, media, extra
+        return Reply(200, body, media=media, extra=extra)
 
 
 def speaks(path: bytes) -> bool:

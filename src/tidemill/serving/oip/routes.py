@@ -107,8 +107,8 @@ class OipRoutes:
         ids, at = read_parameters(request.parameters or {})
         return Inference(request, take(endpoint.schema, tensors, ids=ids, at=at))
 
-    def answer(self, endpoint: Endpoint, inference: Inference, answered: Answered) -> tuple[bytes, bytes, bytes]:
-        """Return the answer as tensors: body, content type and more header lines. The prediction ids are among the parameters."""
+    def answer(self, endpoint: Endpoint, inference: Inference, answered: Answered) -> Reply:
+        """Return the answer as tensors. The prediction ids are among the parameters."""
         count, one, asked = len(answered.ids), endpoint.sole(answered), inference.request
         wanted = [output.name for output in asked.outputs] if asked.outputs else []
         binary = _binary_outputs(asked)
@@ -129,8 +129,8 @@ class OipRoutes:
             )
         )
         if not raw:
-            return body, b"application/json", b""
-        return b"".join((body, *raw)), BINARY, b"%b: %d\r\n" % (HEADER_LENGTH, len(body))
+            return Reply(200, body)
+        return Reply(200, b"".join((body, *raw)), media=BINARY, extra=b"%b: %d\r\n" % (HEADER_LENGTH, len(body)))
 
 
 @lru_cache(maxsize=1024)  # callers ask the same again and again

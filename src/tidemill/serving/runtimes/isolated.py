@@ -86,6 +86,8 @@ class Child:
 class IsolatedRuntime:
     """Asks the process of its model, one request after the other."""
 
+    waits = True
+
     def __init__(self, folder: Path, spec: ModelSpec, *, model: str, deadline_s: float, growth_bytes: int = GROWTH_BYTES) -> None:
         self._model, self._deadline_s = model, deadline_s
         self._packer = Packer(spec, model=model)
