@@ -11,12 +11,11 @@ import numpy as np
 
 from tidemill.core.codec import Attempt, T, decode, encode
 from tidemill.core.errors import Invalid
-from tidemill.core.signature import ColumnKind
 from tidemill.core.values import Value, Wire
 from tidemill.serving.block import Block
 from tidemill.serving.parameters import Parameters
 from tidemill.serving.predict import Answered, Endpoint
-from tidemill.serving.rows import Rows, RowsRefused
+from tidemill.serving.rows import Rows, RowsRefused, whole
 
 IDS_HEADER = b"tidemill-prediction-ids"
 IDS_HEADER_BYTES = 4096  # of the 8 KiB that proxies allow for all headers
@@ -83,18 +82,15 @@ def read_matrix(endpoint: Endpoint, data: bytes, names: Sequence[str] | None, pa
 def read_records(endpoint: Endpoint, data: bytes, parameters: Parameters) -> Rows:
     """Read a list of objects. Raises Invalid, RowsRefused."""
     # Decoding into the endpoint's own row is checking, and faster than taking columns out of objects.
+    schema = endpoint.schema
     try:
-        return endpoint.schema.decode(_request(data, parameters))
+        return schema.decode(_request(data, parameters))
     except RowsRefused:
-        whole = [name for name, kind in column_kinds(endpoint).items() if kind == "long"]
         found = decode(data, list[Any], what="request")
-        if not whole or not all(isinstance(row, dict) for row in found):
+        if not schema.wholes or not all(isinstance(row, dict) for row in found):
             raise
-    for name in whole:
-        for row in found:
-            if name in row:
-                row[name] = _whole(row[name])
-    return endpoint.schema.decode(_request(encode(found), parameters))
+    mended = [{name: whole(value) if name in schema.wholes else value for name, value in row.items()} for row in found]
+    return schema.decode(_request(encode(mended), parameters))
 
 
 def encode_predictions(rows: Rows, answered: Answered) -> bytes:
@@ -122,25 +118,6 @@ def take_numbers(
     return endpoint.schema.take_block(Block(named, np.array(rows, dtype=np.float64)), ids=parameters.ids, at=parameters.at)
 
 
-def take_columns(endpoint: Endpoint, columns: dict[str, list[Any]], count: int, parameters: Parameters) -> Rows:
-    """Return columns of values as rows. Raises RowsRefused."""
-    kinds = column_kinds(endpoint)
-    for name, values in columns.items():
-        if kinds.get(name) == "long":
-            columns[name] = list(map(_whole, values))
-    return endpoint.schema.take(columns, count, ids=parameters.ids, at=parameters.at)
-
-
-def column_kinds(endpoint: Endpoint) -> dict[str, ColumnKind]:
-    """Return the kinds of the columns that models take and of the keys by which features are looked up."""
-    found = {column.name: column.kind for variant in endpoint.variants.values() for column in variant.spec.signature.inputs}
-    features = endpoint.config.features
-    for plan in features.views if features is not None else ():
-        for name, kind in zip(plan.view.entity, plan.key_kinds, strict=True):
-            found.setdefault(name, kind)
-    return found
-
-
 def leading_columns(endpoint: Endpoint, width: int) -> list[str]:
     """Return the names of values that come without names. Optional columns at the end may be left out. Raises Invalid."""
     known = list(endpoint.schema.types)
@@ -158,7 +135,7 @@ def _take_matrix(endpoint: Endpoint, rows: list[list[Any]], names: Sequence[str]
     if len(set(named)) != len(named):
         raise Invalid(f"column {next(name for name in named if list(named).count(name) > 1)!r} comes twice")
     columns = {name: [row[place] for row in rows] for place, name in enumerate(named)}
-    return take_columns(endpoint, columns, len(rows), parameters)
+    return endpoint.schema.take(columns, len(rows), ids=parameters.ids, at=parameters.at)
 
 
 def _columns(endpoint: Endpoint, found: dict[str, Any], parameters: Parameters) -> Rows:
@@ -186,16 +163,11 @@ def _columns(endpoint: Endpoint, found: dict[str, Any], parameters: Parameters) 
             if name in columns:
                 raise Invalid(f"column {name!r} comes twice")
             columns[name] = [row[place] if isinstance(row, list) else row for row in values]
-    return take_columns(endpoint, columns, max(count, 0), parameters)
+    return endpoint.schema.take(columns, max(count, 0), ids=parameters.ids, at=parameters.at)
 
 
 def _request(rows: bytes, parameters: Parameters) -> bytes:
     return b'{"rows":%b,"ids":%b,"at":%b}' % (rows, encode(parameters.ids), encode(parameters.at))
-
-
-def _whole(value: Any) -> Any:
-    """Return 3 for 3.0: clients that keep their numbers in one array send whole ones so."""
-    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def _missing(match: re.Match[bytes]) -> bytes:

@@ -54,15 +54,17 @@ class Rows(Passed):
 class RowSchema:
     """What one row of an endpoint's requests looks like, compiled to a struct, so that decoding is checking."""
 
-    def __init__(self, endpoint: str, types: Mapping[str, Any], required: Iterable[str], columns: Sequence[Column] = ()) -> None:
-        """columns: those of types that models declare; the numbers among them may come as a block."""
+    def __init__(
+        self, endpoint: str, types: Mapping[str, Any], required: Iterable[str], columns: Sequence[Column] = (), *, keys: Iterable[str] = ()
+    ) -> None:  # fmt: skip
+        """columns: those of types that models declare; the numbers among them may come as a block. keys: whole numbers among the rest."""
         self.endpoint, self.types, self.required = endpoint, dict(types), frozenset(required)
         self._numbers = {
             column.name: (-inf if column.low is None else column.low, inf if column.high is None else column.high)
             for column in columns
             if column.kind == "double"
         }
-        self._wholes = frozenset(column.name for column in columns if column.kind == "long")
+        self.wholes = frozenset(column.name for column in columns if column.kind == "long") | frozenset(keys)
         self._checks: dict[tuple[str, ...], BlockCheck | None] = {}
         fields = {f"c{place}": name for place, name in enumerate(self.types)}
         annotations = {field: self.types[name] for field, name in fields.items()}
@@ -110,7 +112,7 @@ class RowSchema:
 
     def take(self, columns: Mapping[str, list[Any]], count: int, *, ids: list[str] | None, at: datetime | None) -> Rows:
         """Check rows that came as columns (other protocols), where 3.0 is a whole number, too. Raises RowsRefused."""
-        columns = {name: list(map(_whole, values)) if name in self._wholes else values for name, values in columns.items()}
+        columns = {name: list(map(whole, values)) if name in self.wholes else values for name, values in columns.items()}
         if not (self.required <= columns.keys() <= self.types.keys() and all(map(self._fits, columns, columns.values()))):
             self._refuse([{name: values[place] for name, values in columns.items()} for place in range(count)])
         absent = [None] * count
@@ -188,6 +190,7 @@ def row_schema(
     looked_up = set(plan.features) if plan is not None else set()
     types: dict[str, Any] = {}
     required: set[str] = set()
+    keys: set[str] = set()
     for spec in (*specs, *shadows):
         routed = spec in specs
         inputs = {column.name: column for column in spec.signature.inputs}
@@ -215,6 +218,7 @@ def row_schema(
         for name, key in zip(view.view.entity, view.key_kinds, strict=True):
             if types.get(name, _ANY_KIND) == _ANY_KIND:
                 types[name] = (str if key == "string" else Annotated[int, _LONG]) | None  # None is nobody: nothing is looked up
+                keys.update({name} if key == "long" else ())
             required.add(name)
     if sticky_by is not None and sticky_by not in types:
         types[sticky_by] = _ANY_KIND
@@ -225,7 +229,9 @@ def row_schema(
         )
     columns = {column.name: column for spec in (*specs, *shadows) for column in spec.signature.inputs}
     # Who sticks is told by what was sent, digit by digit: that column stays as it came.
-    return RowSchema(endpoint, types, required, [column for name, column in columns.items() if name in types and name != sticky_by])
+    return RowSchema(
+        endpoint, types, required, [column for name, column in columns.items() if name in types and name != sticky_by], keys=keys
+    )
 
 
 def column_type(column: Column, *, optional: bool) -> Any:
@@ -244,7 +250,8 @@ def column_type(column: Column, *, optional: bool) -> Any:
     return kind | None if optional else kind
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """Return 3 for 3.0: callers who keep their numbers in one array send whole ones so. All else stays as it is."""
     return int(value) if type(value) is float and value.is_integer() else value
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from tidemill.core.codec import Raw
 from tidemill.core.errors import Invalid
 from tidemill.core.signature import ColumnKind
-from tidemill.serving.frames import column_kinds, leading_columns, read_instances, read_json, take_columns, take_numbers
+from tidemill.serving.frames import leading_columns, read_instances, read_json, take_numbers
 from tidemill.serving.parameters import Parameters
 from tidemill.serving.predict import Endpoint
 from tidemill.serving.rows import Rows
@@ -49,13 +49,13 @@ def read_csv(endpoint: Endpoint, body: bytes, *, header: bool | None) -> Rows:
         names, lines = names[1:], [cells[1:] for cells in lines]
     if len(set(names)) != len(names):
         raise Invalid(f"the CSV names column {next(name for name in names if names.count(name) > 1)[:200]!r} twice")
-    kinds = column_kinds(endpoint)
+    kinds = _kinds(endpoint)
     if all(kinds.get(name) == "double" for name in names):
         rows = _numbers(endpoint, lines, names)
         if rows is not None:
             return rows
     columns = {name: [_value(cells[place], kinds.get(name, "string")) for cells in lines] for place, name in enumerate(names)}
-    return take_columns(endpoint, columns, len(lines), Parameters())
+    return endpoint.schema.take(columns, len(lines), ids=None, at=None)
 
 
 def read_lines(endpoint: Endpoint, body: bytes) -> Rows:
@@ -86,6 +86,16 @@ def _numbers(endpoint: Endpoint, lines: list[list[str]], names: list[str]) -> Ro
     except ValueError:
         return None
     return take_numbers(endpoint, rows, names, Parameters())
+
+
+def _kinds(endpoint: Endpoint) -> dict[str, ColumnKind]:
+    """Return the kinds of the columns that models take and of the keys by which features are looked up."""
+    found = {column.name: column.kind for variant in endpoint.variants.values() for column in variant.spec.signature.inputs}
+    features = endpoint.config.features
+    for plan in features.views if features is not None else ():
+        for name, kind in zip(plan.view.entity, plan.key_kinds, strict=True):
+            found.setdefault(name, kind)
+    return found
 
 
 def _value(cell: str, kind: ColumnKind) -> Any:
