@@ -32,6 +32,8 @@ def new_id() -> str:
 def new_ids(count: int) -> list[str]:
     """Return that many fresh UUIDv7s of this moment, cheaper than one by one."""
     millis, random = time.time_ns() // 1_000_000, os.urandom(10 * count).hex()
+    if count == 1:
+        return [uuid7_hex(millis, random)]
     return [uuid7_hex(millis, random[at : at + 20]) for at in range(0, 20 * count, 20)]
 
 

@@ -148,22 +148,26 @@ class Endpoint:
 
         May be called in a thread: nothing else of the endpoint is touched.
         """
-        count, names = len(work.ids), work.names
-        scores = np.empty(count if len(names) > 1 else 0, dtype=np.float64)
-        for name in names:
-            variant = self.variants[name]
-            before = elapsed()
-            places = [place for place, each in enumerate(work.chosen) if each == name] if len(names) > 1 else []
-            try:
-                if places:
-                    scores[places] = variant.runtime.run(_take_rows(work.columns, variant.needs, places), len(places))
-                else:
-                    scores = variant.runtime.run(work.columns, count)
-            except ModelFailed as error:
-                work.failed = self._failure(variant.config, len(places) or count, work.at, shadow=False, reason=error.reason)
-                raise
-            self.metrics.ran(name, elapsed() - before)
-        work.scores = scores.tolist()
+        if len(work.names) == 1:
+            work.scores = self._score(work, work.names[0], work.columns, len(work.ids))
+            return
+        scores = [0.0] * len(work.ids)
+        for name in work.names:
+            places = [place for place, each in enumerate(work.chosen) if each == name]
+            found = self._score(work, name, _take_rows(work.columns, self.variants[name].needs, places), len(places))
+            for place, score in zip(places, found, strict=True):
+                scores[place] = score
+        work.scores = scores
+
+    def _score(self, work: Work, name: str, columns: Columns, count: int) -> list[float]:
+        variant, before = self.variants[name], elapsed()
+        try:
+            scores: list[float] = variant.runtime.run(columns, count).tolist()
+        except ModelFailed as error:
+            work.failed = self._failure(variant.config, count, work.at, shadow=False, reason=error.reason)
+            raise
+        self.metrics.ran(name, elapsed() - before)
+        return scores
 
     def finish(self, work: Work) -> Answered:
         """Note in the journal what came of the work; what is returned for work that failed is nobody's."""

@@ -193,9 +193,15 @@ def _binary_bytes(tensor: RequestInput) -> int | None:
 
 def _binary_outputs(request: InferenceRequest | NumbersRequest) -> Callable[[str], bool]:
     """Return what says whether an output is wanted as raw bytes: what was said of it, else of all."""
+    if request.parameters is None and request.outputs is None:
+        return _never
     default = (request.parameters or {}).get("binary_data_output") is True
     told = {output.name: (output.parameters or {}).get("binary_data", default) is True for output in request.outputs or ()}
     return lambda name: told.get(name, default)
+
+
+def _never(_: str) -> bool:
+    return False
 
 
 def _tensor(endpoint: Endpoint, tensor: RequestInput, raw: memoryview | None) -> Tensor:
