@@ -121,7 +121,7 @@ class Supervisor:
         chosen = {option: port for option, port in asked.items() if port}
         for option, port in chosen.items():
             if same := [other for other in chosen if other != option and chosen[other] == port]:
-                raise Invalid(f"{option} and {same[0]} are both {port}; expected different ports (0 picks a free one)")
+                raise Invalid(f"{option} and {same[0]} are both {port}; expected two ports (0 picks a free one)")
         if self.settings.grpc_port is not None and find_spec("grpc") is None:
             raise ExtraMissing("grpcio", "grpc")
         try:

@@ -101,7 +101,7 @@ class Worker:
         await self._adopt(loader)
         if self.routes.world is None:
             await self._fall_back(loader)
-        grpc = self._open_grpc(listener.getsockname()[0], shadow=shadows.submit, held=commit)
+        grpc = self._open_grpc(listener.getsockname()[0], shadow=shadows.submit, held=commit, waiters=self.waiters)
         if grpc is not None:
             await grpc.start()
             self.grpc_port = grpc.port

@@ -22,7 +22,7 @@ from tests.serving.grpc.lines import Line, line, request, rows, tensor
 from tests.serving.plant import NOW, Caller, Plant, python_spec, row
 from tidemill.core.clock import elapsed, wait_until
 from tidemill.core.signature import Column
-from tidemill.serving.config import KeyHash, read_states
+from tidemill.serving.config import KeyHash, VariantConfig, read_states
 from tidemill.serving.grpc.wire import HEALTH, INFERENCE, MESSAGES, NOT_SERVING, SERVICE_UNKNOWN, SERVING, plain_parameters
 from tidemill.serving.history import read_predictions
 
@@ -315,20 +315,17 @@ def test_keys_are_asked_of_all_but_probes(make_plant) -> None:
         assert asked.infer(message, metadata=(("authorization", "Bearer tm_viewer_secret of viewer"),)).model_name == "delay"
 
 
-def test_a_call_whose_deadline_has_passed_is_not_predicted(make_plant, tmp_path: Path) -> None:
+def test_a_call_whose_deadline_has_passed_is_not_predicted(make_plant) -> None:
     plant = make_plant(grpc_port=0)
-    began = tmp_path / "began"
-    slow = plant.variant(body=f"open({str(began)!r}, 'w').close(); sleep(0.5); return columns['a'] * 0")
-    plant.publish(plant.endpoint(slow, name="slow"), plant.endpoint())
-    with plant.worker() as caller, line(plant) as asked:
-        began.unlink()  # of the warm-up
-        waiting = asked.channel.unary_unary(f"/{INFERENCE}/ModelInfer", request_serializer=lambda message: message.SerializeToString())
-        first = waiting.future(rows([1.0], [1], model="slow"), timeout=20)
-        assert wait_until(began.exists, timeout_s=20)
-        code, told = refusal(asked, rows([1.0], [1], parameters={"prediction_ids": '["late"]'}), timeout=0.2)
+    plant.publish(plant.endpoint())
+    body = json.dumps({"rows": [row()] * 300_000}).encode()  # keeps the worker busy for a second
+    with plant.worker() as caller, line(plant) as asked, socket.create_connection(("127.0.0.1", caller.port)) as busy:
+        asked.infer(rows([1.0], [1]))
+        busy.sendall(b"POST /predict/delay HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        code, told = refusal(asked, rows([1.0], [1], parameters={"prediction_ids": '["late"]'}), timeout=0.1)
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED, told
-        first.result()
-        assert caller.predict(row())["version"] == 1
+        assert busy.recv(12) == b"HTTP/1.1 200"
+        assert asked.infer(rows([1.0], [1])).model_name == "delay"
     assert "late" not in read_predictions(plant.state, "delay")["id"].to_pylist()
 
 
@@ -337,10 +334,11 @@ def test_callers_that_leave_harm_nobody(make_plant) -> None:
     plant.publish(plant.endpoint())
     with plant.worker() as caller, line(plant) as asked:
         stub = asked.channel.unary_unary(f"/{INFERENCE}/ModelInfer", request_serializer=lambda message: message.SerializeToString())
+        left = 0
         for number in range(200):
-            call = stub.future(rows([1.0], [number]), timeout=20)
-            call.cancel()
-            assert call.code() is grpc.StatusCode.CANCELLED
+            call = stub.future(rows([1.0], [number % 90]), timeout=20)
+            left += call.cancel()  # unless it was answered before
+        assert left > 100
         ids = json.loads(plain_parameters(asked.infer(rows([1.0], [1])).parameters)["prediction_ids"])
         assert caller.predict(row())["version"] == 1
         assert not [text for text in caller.log.read_text().splitlines() if "Traceback" in text]
@@ -357,10 +355,16 @@ def test_shadows_see_what_was_answered(make_plant) -> None:
         assert wait_until(lambda: sorted(read_predictions(plant.state, "delay")["version"].to_pylist()) == [1, 1, 2, 2], timeout_s=20)
 
 
-def test_termination_answers_what_was_begun_and_ends_streams(make_plant) -> None:
-    plant = make_plant(grpc_port=0)
-    plant.publish(plant.endpoint(plant.variant(body="sleep(1.0); return columns['a'] * 0"), name="slow"), plant.endpoint())
+def begins(plant: Plant, file: Path) -> VariantConfig:
+    """Return a model that makes a file before it takes a second."""
+    return plant.variant(body=f"open({str(file)!r}, 'w').close(); sleep(1.0); return columns['a'] * 0")
+
+
+def test_termination_answers_what_was_begun_and_ends_streams(make_plant, tmp_path: Path) -> None:
+    plant, began = make_plant(grpc_port=0), tmp_path / "began"
+    plant.publish(plant.endpoint(begins(plant, began), name="slow"), plant.endpoint())
     with plant.worker() as caller, line(plant) as asked:
+        began.unlink()  # of the warm-up
         watched = asked.watch()
         assert next(watched) == SERVING
         gate = threading.Event()
@@ -377,7 +381,7 @@ def test_termination_answers_what_was_begun_and_ends_streams(make_plant) -> None
             response_deserializer=MESSAGES["ModelInferResponse"].FromString,
         )
         begun = stub.future(rows([1.0], [1], model="slow"), timeout=20)
-        assert wait_until(lambda: begun.running() and not begun.done(), timeout_s=5)
+        assert wait_until(began.exists, timeout_s=5)
         before = elapsed()
         caller.process.send_signal(signal.SIGTERM)
         assert begun.result().model_name == "slow"
@@ -390,6 +394,22 @@ def test_termination_answers_what_was_begun_and_ends_streams(make_plant) -> None
         assert elapsed() - before < 8  # not the whole drain: nothing was left to wait for
         code, _ = refusal(asked, rows([1.0], [1]))
         assert code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_model_that_has_to_be_waited_for_delays_nobody_else(make_plant, tmp_path: Path) -> None:
+    plant, began = make_plant(grpc_port=0, waiting_limit=1), tmp_path / "began"
+    plant.publish(plant.endpoint(begins(plant, began), name="slow"), plant.endpoint())
+    with plant.worker(), line(plant) as asked:
+        began.unlink()
+        stub = asked.channel.unary_unary(f"/{INFERENCE}/ModelInfer", request_serializer=lambda message: message.SerializeToString())
+        first = stub.future(rows([1.0], [1], model="slow"), timeout=20)
+        assert wait_until(began.exists, timeout_s=5)
+        code, told = refusal(asked, rows([1.0], [1], model="slow"))
+        assert (code, "is busy: 1 requests wait" in told) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        assert asked.infer(rows([1.0], [1])).model_name == "delay"
+        assert not first.done()
+        assert MESSAGES["ModelInferResponse"].FromString(first.result()).model_name == "slow"
+    assert read_predictions(plant.state, "slow").num_rows == 1
 
 
 def test_a_swap_under_load_fails_nobody(make_plant) -> None:

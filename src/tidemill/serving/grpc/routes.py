@@ -4,27 +4,30 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
 from tidemill.core.clock import Clock, elapsed
 from tidemill.core.codec import decode
 from tidemill.core.errors import Conflict, Corrupt, Invalid, NotFound, NotPermitted, TidemillError, Unavailable
+from tidemill.serving.background import Waiters
 from tidemill.serving.grpc.infer import read_request, write_response
 from tidemill.serving.grpc.wire import HEALTH, INFERENCE, MESSAGES, NOT_SERVING, SERVICE_UNKNOWN, SERVING, read_message
-from tidemill.serving.http import Reply, Request
+from tidemill.serving.http import Request
 from tidemill.serving.journal import JournalWriter
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.oip.models import check_version, metadata
-from tidemill.serving.predict import Endpoint, ShadowWork
-from tidemill.serving.problems import NotAuthenticated, RowsProblem, unexpected
+from tidemill.serving.predict import Answered, Endpoint, ShadowWork, Work
+from tidemill.serving.problems import NotAuthenticated, RowsProblem, TooBusy, unexpected
 from tidemill.serving.routes import Held
 from tidemill.serving.runtimes.runtime import ModelFailed
 from tidemill.serving.trace import trace_id_of
 from tidemill.serving.world import World
 
+T = TypeVar("T")
 TOLD_CHARACTERS = 1000  # of an error: it travels in a header, of which callers take a few kilobytes
 WATCH_S = 0.25
 _SERVICES = frozenset({"", INFERENCE, HEALTH})
@@ -48,6 +51,7 @@ class Stopping(Unavailable):
 CODES: Mapping[type[TidemillError], grpc.StatusCode] = {
     NotAuthenticated: grpc.StatusCode.UNAUTHENTICATED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
+    TooBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotFound: grpc.StatusCode.NOT_FOUND,
     Conflict: grpc.StatusCode.ABORTED,
     Invalid: grpc.StatusCode.INVALID_ARGUMENT,
@@ -64,9 +68,10 @@ class GrpcRoutes:
 
     def __init__(
         self, *, world: Callable[[], World | None], clock: Clock, metrics: Metrics, shadow: Callable[[ShadowWork], None],
-        held: Held | None,
+        held: Held, waiters: Waiters,
     ) -> None:  # fmt: skip
-        self._world, self._clock, self._metrics, self._shadow, self._held = world, clock, metrics, shadow, held
+        self._world, self._clock, self._metrics = world, clock, metrics
+        self._shadow, self._held, self._waiters = shadow, held, waiters
         self._counted: dict[tuple[str, str], Callable[[], None]] = {}
         self._draining = asyncio.Event()
 
@@ -142,12 +147,28 @@ class GrpcRoutes:
         headers = _headers(context)
         endpoint = self._endpoint(headers, request.model_name)
         asked = read_request(endpoint, request)
-        answered = endpoint.predict(asked.rows, started=started, trace_id=trace_id_of(headers.get(b"traceparent")))
+        trace_id = trace_id_of(headers.get(b"traceparent"))
+        if endpoint.waits:
+            answered = await self._waited(endpoint, endpoint.begin(asked.rows, started=started, trace_id=trace_id))
+        else:
+            answered = endpoint.predict(asked.rows, started=started, trace_id=trace_id)
         response = write_response(endpoint, asked, answered)
-        if self._held is not None:
-            await _kept(self._held, endpoint.journal.predictions)
-        self._metrics.endpoint(endpoint.config.key).responded(elapsed() - started)
+        await self._kept(endpoint.journal.predictions)
+        endpoint.metrics.responded(elapsed() - started)
         return response, answered.shadow
+
+    async def _waited(self, endpoint: Endpoint, work: Work) -> Answered:
+        """Return what a model that has to be waited for made of the work. Raises TidemillError."""
+        outcome: Answered | TidemillError = await _called_back(partial(self._waiters.run, endpoint, work))
+        if isinstance(outcome, TidemillError):
+            raise outcome
+        return outcome
+
+    async def _kept(self, journal: JournalWriter) -> None:
+        """Return once a journal is where it has to be before an answer goes out. Raises Unavailable."""
+        instead = await _called_back(partial(self._held, journal))
+        if instead is not None:
+            raise Unavailable(decode(instead.body, RowsProblem, what="problem").detail)
 
     # what is served
 
@@ -266,14 +287,11 @@ def _headers(context: Any) -> dict[bytes, bytes]:
     return {key.encode(): value if isinstance(value, bytes) else value.encode() for key, value in context.invocation_metadata() or ()}
 
 
-async def _kept(held: Held, journal: JournalWriter) -> None:
-    """Return once a journal is where it has to be before an answer goes out. Raises Unavailable."""
-    waiting: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
-    # A caller that has left waits no more.
-    held(journal, lambda instead: None if waiting.done() else waiting.set_result(instead))
-    instead = await waiting
-    if instead is not None:
-        raise Unavailable(decode(instead.body, RowsProblem, what="problem").detail)
+async def _called_back(begin: Callable[[Callable[[T], None]], None]) -> T:
+    """Begin something that calls back; return what it was called with."""
+    waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    begin(lambda outcome: None if waiting.done() else waiting.set_result(outcome))  # a caller that has left waits no more
+    return await waiting
 
 
 def _id_of(data: bytes) -> str:
