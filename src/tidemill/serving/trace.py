@@ -3,5 +3,7 @@
 
 def trace_id_of(traceparent: bytes | None) -> str:
     """Return the trace id of a traceparent header (W3C Trace Context, section 3.2), empty when there is none."""
-    parts = (traceparent or b"").split(b"-")
+    if traceparent is None:
+        return ""
+    parts = traceparent.split(b"-")
     return parts[1].decode("latin-1") if len(parts) >= 4 and len(parts[1]) == 32 else ""
