@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,7 @@ def inputs(predictions: pa.Table) -> pa.Table:
 def find_prediction(state: Path, prediction_id: str, *, endpoints: Sequence[str]) -> JournaledPrediction:
     """Return the answer that one of some endpoints gave under an id. Raises PredictionNotFound."""
     for name in endpoints:
-        folder = predictions_folder(state, name)
-        parts = list(_read_parts(folder, None, holding=prediction_id))
-        table = _once(_whole(parts))
+        table = _once(_whole(_parts_holding(predictions_folder(state, name), prediction_id)))
         table = table.filter(pc.and_(pc.equal(table["id"], pa.scalar(prediction_id)), pc.invert(table["shadow"])))
         if table.num_rows:
             row = table.slice(0, 1).to_pylist()[0]
@@ -190,42 +189,63 @@ def compact(state: Path, endpoint: str) -> CompactReport:
     return CompactReport(segments=done, rows=rows, files=files)
 
 
-def _read_parts(folder: Path, window: Window | None, *, holding: str | None = None, with_inputs: bool = True) -> Iterator[pa.Table]:
-    """Yield the tables of a journal's segments and files; holding: only what may hold this id."""
+def _read_parts(folder: Path, window: Window | None, *, with_inputs: bool = True) -> Iterator[pa.Table]:
+    """Yield the tables of a journal's segments and files."""
+    parts, files = _pieces(folder, lambda path: _segment_table(path, window, with_inputs=with_inputs))
+    yield from parts
+    for path in files:
+        day = date.fromisoformat(path.parent.name.removeprefix("day="))
+        if window is None or window.start.astimezone(UTC).date() <= day <= window.end.astimezone(UTC).date():
+            yield _within(pq.ParquetFile(path).read(None if with_inputs else PREDICTIONS.names), window)
+
+
+def _parts_holding(folder: Path, prediction_id: str) -> Iterator[pa.Table]:
+    """Yield the parts of a journal that hold an id: of files only the row groups whose ids lie around it are read."""
+    parts, files = _pieces(folder, lambda path: _segment_table(path, None, holding=prediction_id.encode()))
+    yield from parts
+    for path in files:
+        groups = [
+            place
+            for place, (low, high) in enumerate(_id_ranges(str(path), path.stat().st_mtime_ns))
+            if low is None or high is None or low <= prediction_id <= high
+        ]
+        if groups:
+            table = pq.ParquetFile(path).read_row_groups(groups)
+            yield table.filter(pc.equal(table["id"], pa.scalar(prediction_id)))
+
+
+def _pieces(folder: Path, read: Callable[[Path], pa.Table]) -> tuple[list[pa.Table], list[Path]]:
+    """Return a journal's segments as read, and its files of segments that are no more."""
     while True:
         there = segments(folder)
         try:
-            parts = [_segment_table(path, window, holding=holding, with_inputs=with_inputs) for path in there]
+            parts = [read(path) for path in there]
         except FileNotFoundError:
             continue  # compacted meanwhile: look again
-        break
-    open_segments = {path.stem for path in there}
-    yield from parts
-    for path in sorted((folder / "parquet").glob("day=*/*.parquet")):
-        day = date.fromisoformat(path.parent.name.removeprefix("day="))
-        if path.stem in open_segments or (
-            window is not None and not window.start.astimezone(UTC).date() <= day <= window.end.astimezone(UTC).date()
-        ):
-            continue
-        # As one file, not as a dataset: the folder's name is not to become a column.
-        only = None if with_inputs else PREDICTIONS.names
-        table = (
-            pq.ParquetFile(path).read(only) if holding is None else pq.read_table(path, filters=[("id", "=", holding)], partitioning=None)
-        )
-        yield _within(table, window)
+        open_segments = {path.stem for path in there}
+        return parts, [path for path in sorted((folder / "parquet").glob("day=*/*.parquet")) if path.stem not in open_segments]
 
 
-def _segment_table(path: Path, window: Window | None, *, holding: str | None = None, with_inputs: bool = True) -> pa.Table:
+@lru_cache(maxsize=1 << 16)  # a file never changes, and its footer is most of what finding one id in many files costs
+def _id_ranges(path: str, _written: int) -> tuple[tuple[str | None, str | None], ...]:
+    """Return the least and the greatest id of each row group of a file, None where the file does not say."""
+    metadata = pq.read_metadata(path)
+    column = metadata.schema.names.index("id")
+    found = (metadata.row_group(place).column(column).statistics for place in range(metadata.num_row_groups))
+    return tuple((each.min, each.max) if each is not None and each.has_min_max else (None, None) for each in found)
+
+
+def _segment_table(path: Path, window: Window | None, *, holding: bytes | None = None, with_inputs: bool = True) -> pa.Table:
+    """Return what a segment tells of a window; holding: only the records in which these bytes stand."""
     data = path.read_bytes()
-    if holding is not None and holding.encode() not in data:
+    if holding is not None and holding not in data:
         return PREDICTIONS.empty_table()
     low, high = (micros(window.start), micros(window.end)) if window is not None else (0, 0)
     wanted: Callable[[int], bool] = (lambda at: low <= at < high) if window is not None else (lambda _: True)
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Any]] = {}
     kind = PredictionRecord if with_inputs else PredictionHead
     for frame in frames(data, wanted):
-        payload = frame.payload()
-        if payload is None or (holding is not None and holding.encode() not in payload):
+        if (holding is not None and not frame.holds(holding)) or (payload := frame.payload()) is None:
             continue
         record = unpack(payload, kind)
         names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())

@@ -227,12 +227,16 @@ class Frame:
 
     __slots__ = ("_checksum", "_data", "_end", "_start", "at")
 
-    def __init__(self, data: memoryview, start: int, end: int, checksum: int, at: int) -> None:
+    def __init__(self, data: bytes, start: int, end: int, checksum: int, at: int) -> None:
         self._data, self._start, self._end, self._checksum, self.at = data, start, end, checksum, at
+
+    def holds(self, part: bytes) -> bool:
+        """Return whether some bytes stand in the record, without a look at the rest."""
+        return self._data.find(part, self._start, self._end) >= 0
 
     def payload(self) -> bytes | None:
         """Return the packed record, None when it is torn or damaged."""
-        payload = bytes(self._data[self._start : self._end])
+        payload = self._data[self._start : self._end]
         return payload if checksum(self.at, payload) == self._checksum else None
 
 
@@ -245,7 +249,7 @@ def frames(data: bytes, wanted: Callable[[int], bool] = lambda _: True) -> Itera
     """Yield the frames of a segment whose event time is wanted; a torn tail ends it."""
     if data[: len(MAGIC)] != MAGIC:
         return
-    view, place, size = memoryview(data), len(MAGIC), len(data)
+    place, size = len(MAGIC), len(data)
     while place + _FRAME.size <= size:
         length, check, at = _FRAME.unpack_from(data, place)
         start = place + _FRAME.size
@@ -253,7 +257,7 @@ def frames(data: bytes, wanted: Callable[[int], bool] = lambda _: True) -> Itera
         if place > size or length == 0:
             return
         if wanted(at):
-            yield Frame(view, start, place, check, at)
+            yield Frame(data, start, place, check, at)
 
 
 def segments(folder: Path) -> list[Path]:
