@@ -107,6 +107,28 @@ def test_what_is_no_request_is_refused(schema: RowSchema, body: bytes, says: str
         schema.decode(body.replace(b"%s", json.dumps(GOOD).encode()))
 
 
+def test_columns_become_what_rows_become(schema: RowSchema) -> None:
+    far = -(2**63) - 1  # beyond what the journal keeps of whole numbers
+    taken = row_schema("delay", [python_spec()], [], None, None).take({"a": [3, far], "b": [7.0, 8]}, 2, ids=None, at=None).columns
+    assert (taken, [type(value) for value in (*taken["a"], *taken["b"])]) == (
+        {"a": [3.0, float(far)], "b": [7, 8]},
+        [float, float, int, int],
+    )
+    for count in (0, 1):
+        with pytest.raises(Invalid, match="column 'night' is missing" if count else "no rows"):
+            schema.take({"distance": [1.0] * count}, count, ids=None, at=None)
+    with pytest.raises(RowsRefused, match="row 1: column 'a': expected a finite number, got inf"):
+        row_schema("delay", [python_spec()], [], None, None).take({"a": [1.0, float("inf")], "b": [1, 1]}, 2, ids=None, at=None)
+
+
+def test_a_column_of_any_kind_holds_what_the_journal_can_keep() -> None:
+    schema = row_schema("delay", [python_spec()], [], None, "unit")
+    row = {"a": 1.0, "b": 1}
+    for unit in ("x", 3, 2.5, True, None, 2**63 - 1):
+        assert schema.decode(json.dumps({"rows": [{**row, "unit": unit}]}).encode()).columns["unit"] == [unit]
+    assert "Expected `int` <= 9223372036854775807" in str(refused(schema, {**row, "unit": 2**70}))
+
+
 def test_join_keys_of_the_features_come_with_the_request() -> None:
     plan = ReadPlan(project="default", services=("delay@1",), views=(landed_view(),), features=("flights_2h", "delay_2h"))
     spec = python_spec(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from math import inf, isfinite, isnan
 from operator import attrgetter
@@ -21,7 +22,7 @@ FAULTS_TOLD = 20
 PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
 _LONG = Meta(ge=-(2**63), le=2**63 - 1)
 _UNSPEAKABLE = re.compile(r'["\\\x00-\x1f]')
-_ANY_KIND = str | int | float | bool | None
+_ANY_KIND = str | Annotated[int, _LONG] | float | bool | None
 
 
 class Fault(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -113,17 +114,21 @@ class RowSchema:
     def take(self, columns: Mapping[str, list[Any]], count: int, *, ids: list[str] | None, at: datetime | None) -> Rows:
         """Check rows that came as columns (other protocols), where 3.0 is a whole number, too. Raises RowsRefused."""
         columns = {name: list(map(whole, values)) if name in self.wholes else values for name, values in columns.items()}
-        if not (self.required <= columns.keys() <= self.types.keys() and all(map(self._fits, columns, columns.values()))):
+        taken: dict[str, list[Any]] = {}
+        if self.required <= columns.keys() <= self.types.keys():
+            with suppress(Invalid):
+                taken = {name: self._converted(name, values) for name, values in columns.items()}
+        if not taken:
             self._refuse([{name: values[place] for name, values in columns.items()} for place in range(count)])
         absent = [None] * count
-        return self._checked(Rows({name: columns.get(name, absent) for name in self.types}, count, ids, at))
+        return self._checked(Rows({name: taken.get(name, absent) for name in self.types}, count, ids, at))
 
-    def _fits(self, name: str, values: list[Any]) -> bool:
-        try:
-            convert(values, self._lists[name])
-        except Invalid:
-            return False
-        return name not in self._numbers or all(value is None or isfinite(value) for value in values)
+    def _converted(self, name: str, values: list[Any]) -> list[Any]:
+        """Return a column as `decode` would: 3 among floats becomes 3.0. Raises Invalid."""
+        found: list[Any] = convert(values, self._lists[name])
+        if name in self._numbers and not all(value is None or isfinite(value) for value in found):
+            raise Invalid(f"column {name!r} holds what is not finite")
+        return found
 
     def _checked(self, rows: Rows) -> Rows:
         if rows.count == 0:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.serving.plant import Caller, Plant
@@ -136,6 +136,7 @@ bodies = (
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=bodies)
+@example(b'{"instances": [[-9223372036854775809, 0]]}')
 def test_any_body_is_answered_or_refused_in_the_protocols_shape(caller: Caller, body: bytes) -> None:
     answer = caller.call("POST", PATH, body)
     assert (answer.status, set(answer.json())) in ((200, {"predictions"}), (400, {"error"})), answer.body
