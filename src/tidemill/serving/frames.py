@@ -5,7 +5,7 @@ Values without names fill the columns in the order in which `GET /v2/models/ENDP
 
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from tidemill.serving.rows import Rows, RowsRefused, whole
 IDS_HEADER = b"tidemill-prediction-ids"
 IDS_HEADER_BYTES = 4096  # of the 8 KiB that proxies allow for all headers
 
-# Strings are matched first, so that words in them stay; one that does not end is taken whole, or each of its quotes would look for an end.
-_NOT_JSON = re.compile(rb'"(?:[^"\\]+|\\.)*+(?:"|\\?\Z)|-?Infinity|NaN', re.DOTALL)
+# Everything up to the next word that is no JSON, strings as wholes, so that words in them stay. Nothing is looked at twice, whatever it is.
+_NOT_JSON = re.compile(
+    rb'((?:"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[^"NI-]++|N(?!aN)|I(?!nfinity)|-(?!Infinity))*+)(NaN|-?Infinity|\Z)', re.DOTALL
+)
 
 
 class Dense(Value, frozen=True, kw_only=True):
@@ -171,13 +173,7 @@ def _request(rows: bytes, parameters: Parameters) -> bytes:
 
 
 def _missing(match: re.Match[bytes]) -> bytes:
-    found = match.group()
-    if found.startswith(b'"'):
-        return found
-    if found != b"NaN":
-        _refuse(found)
-    return b"null"
-
-
-def _refuse(found: bytes) -> NoReturn:
-    raise Invalid(f"request holds {found.decode()}; expected finite numbers, and null or NaN for what is missing")
+    before, word = match.groups()
+    if word.endswith(b"Infinity"):
+        raise Invalid(f"request holds {word.decode()}; expected finite numbers, and null or NaN for what is missing")
+    return before + b"null" if word else before
