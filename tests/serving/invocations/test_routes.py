@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.serving.plant import NOW, Caller, Plant, landed_view, python_spec
+from tests.serving.plant import NOW, Answer, Caller, Plant, landed_view, python_spec
 from tidemill.core.clock import SimulatedClock
 from tidemill.core.signature import Column
 from tidemill.core.values import replace
@@ -246,6 +247,24 @@ def test_a_model_that_fails_is_a_500_that_says_so(caller: Caller) -> None:
     answer = caller.post("/endpoints/odd/invocations", {"inputs": [[13.0, 1]]})
     assert (answer.status, answer.json()["error_code"]) == (500, "INTERNAL_ERROR")
     assert "not a finite number" in answer.json()["message"]
+
+
+def test_more_than_may_wait_are_refused_in_mlflows_shape(tmp_path: Path) -> None:
+    plant = Plant(tmp_path / "home", trusted_runtimes=["python"], waiting_limit=1)
+    plant.publish(plant.endpoint(plant.variant(body="sleep(columns['b'][0]); return columns['a'] / 10")))
+    with plant.worker() as caller, ThreadPoolExecutor(3) as threads:
+
+        def ask(_: int) -> Answer:
+            own = Caller(caller.port, caller.process, caller.log)
+            answer = own.post("/invocations", {"inputs": [[1.0, 1]]})
+            own.close()
+            return answer
+
+        answered, *refused = sorted(threads.map(ask, range(3)), key=lambda answer: answer.status)
+    assert (answered.status, answered.json()) == (200, {"predictions": [0.1]})
+    for answer in refused:
+        assert (answer.status, answer.headers["retry-after"], answer.json()["error_code"]) == (429, "1", "REQUEST_LIMIT_EXCEEDED")
+        assert "is busy" in answer.json()["message"]
 
 
 def test_a_web_page_may_not_call_a_server_without_keys(caller: Caller) -> None:

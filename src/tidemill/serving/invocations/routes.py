@@ -22,7 +22,7 @@ from tidemill.serving.invocations.text import read_csv, read_lines
 from tidemill.serving.invocations.wire import AnswerLine, ErrorAnswer, ScoringRequest, SplitFrame
 from tidemill.serving.parameters import Parameters, read_parameters
 from tidemill.serving.predict import Answered, Endpoint
-from tidemill.serving.problems import MethodRefused, NotAuthenticated, RouteNotFound, headers_of, status_of
+from tidemill.serving.problems import MethodRefused, NotAuthenticated, RouteNotFound, TooBusy, headers_of, status_of
 from tidemill.serving.rows import Rows, RowsRefused
 from tidemill.serving.world import World
 
@@ -42,6 +42,7 @@ _CODES: Mapping[type[TidemillError], str] = {
     Conflict: "RESOURCE_CONFLICT",
     Invalid: "BAD_REQUEST",
     NotPermitted: "PERMISSION_DENIED",
+    TooBusy: "REQUEST_LIMIT_EXCEEDED",
     Unavailable: "TEMPORARILY_UNAVAILABLE",
     TidemillError: "INTERNAL_ERROR",
 }
