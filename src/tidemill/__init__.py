@@ -55,6 +55,7 @@ _NAMES: dict[str, str] = {
     "run": "tidemill.client.run:run",
     "run_pipeline": "tidemill.pipelines.engine:run_pipeline",
     "RunPipeline": "tidemill.automate.rules:RunPipeline",
+    "save_bundle": "tidemill.training.fitted:save_bundle",
     "save_model": "tidemill.training.fitted:save_model",
     "score": "tidemill.training.model:score",
     "score_bundle": "tidemill.training.evaluate:score_bundle",
@@ -67,6 +68,7 @@ _NAMES: dict[str, str] = {
     "StartRollout": "tidemill.automate.rules:StartRollout",
     "step": "tidemill.pipelines.step:step",
     "StepContext": "tidemill.pipelines.step:StepContext",
+    "store_bundle": "tidemill.training.fitted:store_bundle",
     "store_model": "tidemill.training.fitted:store_model",
     "TidemillError": "tidemill.core.errors:TidemillError",
     "to_onnx": "tidemill.training.export:to_onnx",
@@ -77,6 +79,7 @@ _NAMES: dict[str, str] = {
     "tune_trees": "tidemill.training.search:tune_trees",
     "Whole": "tidemill.training.tune:Whole",
     "Workspace": "tidemill.govern.workspace:Workspace",
+    "wrap_model": "tidemill.training.fitted:wrap_model",
     "write_bundle": "tidemill.training.bundle:write_bundle",
     "write_card": "tidemill.registry.cards:write_card",
 }

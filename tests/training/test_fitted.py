@@ -16,7 +16,7 @@ from tidemill.core.signature import SPEC_FILE, ModelSpec
 from tidemill.serving.runtimes.runtime import load_runtime, read_spec
 from tidemill.store.table import open_store
 from tidemill.store.trees import read_tree
-from tidemill.training.fitted import EXPORT_FILE, Bundled, Export, bundle_model, save_model, store_model
+from tidemill.training.fitted import EXPORT_FILE, Bundled, Export, bundle_model, save_bundle, save_model, store_model, wrap_model
 from tidemill.training.sample import read_sample
 
 RNG = np.random.default_rng(5)
@@ -206,3 +206,29 @@ def test_a_sample_is_read_from_any_frame() -> None:
         np.testing.assert_array_equal(found.columns["a"], [1, np.nan, 3])
         assert found.columns["b"].tolist() == ["x", None, "z"]
         np.testing.assert_array_equal(found.columns["c"], [1, 0, np.nan])
+
+
+AROUND = """
+def prepare(columns):
+    return {"wind": [float(text.removesuffix(" kn")) for text in columns["told"]], **{n: columns[n] for n in ("rain", "hour", "load")}}
+
+def doubled(columns):
+    return columns["score"] * 2
+"""
+
+
+def test_functions_stand_before_and_behind_a_model(tmp_path: Path) -> None:
+    (tmp_path / "around.py").write_text(AROUND)
+    booster = lightgbm_model(objective="regression")
+    plain = bundle_model(booster, ROWS, columns=NAMES, features=("load",), feature_service="delay@1")
+    told = {"told": [f"{value} kn" for value in ROWS[:, 0]], **{name: COLUMNS[name] for name in NAMES[1:]}}
+    made = wrap_model(plain, tmp_path / "around.py", before="prepare", after="doubled", sample=told)
+    assert (made.spec.runtime, made.spec.request_columns) == ("steps", ("told", "rain", "hour"))
+    folder = tmp_path / "bundle"
+    save_bundle(made, folder)
+    runtime = load_runtime(folder, read_spec(folder), trusted=["onnx", "python"], model="delay@1")
+    np.testing.assert_allclose(runtime.run(told, 400), 2 * booster.predict(ROWS), rtol=1e-5)
+    after = wrap_model(plain, tmp_path / "around.py", after="doubled").spec
+    assert (after.request_columns, after.signature.inputs) == (plain.spec.request_columns, plain.spec.signature.inputs)
+    with pytest.raises(Invalid, match="nothing is put around the model"):
+        wrap_model(plain, tmp_path / "around.py")

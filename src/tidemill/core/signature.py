@@ -45,12 +45,27 @@ class Signature(Value, frozen=True, kw_only=True):
         raise Invalid(f"signature has no input {name!r} (it has: {', '.join(column.name for column in self.inputs)})")
 
 
+class Step(Value, frozen=True, kw_only=True):
+    """One step of a bundle that has several: a file and what runs it. What it answers is a column, named gives, for the steps behind it.
+
+    A Python function may also answer with several columns, by name.
+    """
+
+    runtime: str
+    file: str
+    tensors: dict[str, tuple[str, ...]]
+    output: str = ""
+    output_index: int = 0
+    gives: str = "score"
+
+
 class ModelSpec(Value, frozen=True, kw_only=True):
     """`model.json` of a bundle: how a runtime feeds the model file beside it.
 
     tensors maps each input tensor of the model file to the columns that fill it, in order: [n, k]. output names the
     tensor that holds the answer, output_index its column when it is [n, m]. threshold turns a score into a label.
     feature_service names the features that the server looks up by entity key; request_columns come with the request.
+    steps: of the runtime `steps`, which has no file of its own; each is fed what was sent and what the steps before it gave.
     """
 
     runtime: str
@@ -62,6 +77,7 @@ class ModelSpec(Value, frozen=True, kw_only=True):
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     feature_service: str | None = None
     request_columns: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
 
     def __post_init__(self) -> None:
         known = {column.name for column in self.signature.inputs}
@@ -69,3 +85,5 @@ class ModelSpec(Value, frozen=True, kw_only=True):
         strange = sorted(set(fed) - known)
         if strange:
             raise Invalid(f"model.json feeds columns that its signature does not name: {', '.join(strange)}")
+        if bool(self.steps) != (self.runtime == "steps"):
+            raise Invalid(f"model.json has the runtime {self.runtime!r} and {len(self.steps)} steps; steps belong to the runtime 'steps'")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tidemill.core.codec import canonical
 from tidemill.core.errors import ExtraMissing, Invalid
 from tidemill.core.ids import Digest
-from tidemill.core.signature import SPEC_FILE, Column, ModelSpec, Signature
-from tidemill.core.values import Value
+from tidemill.core.signature import SPEC_FILE, Column, ModelSpec, Signature, Step
+from tidemill.core.values import Value, replace
 from tidemill.store.objects import ObjectStore
 from tidemill.store.trees import put_tree
 from tidemill.training.export import PARITY_BOUND, Parity, open_onnx
@@ -105,10 +105,7 @@ def bundle_model(
     rows = read_sample(sample, columns)
     fitted = _fitted(model, output_index)
     file, export = _choose(fitted, rows)
-    may_miss = {*features, *optional, *(name for name in rows.names if name not in rows.texts and np.isnan(rows.columns[name]).any())}
-    inputs = tuple(
-        Column(name=name, kind="string" if name in rows.texts else "double", required=name not in may_miss) for name in rows.names
-    )
+    inputs = _columns(rows, may_miss=(*features, *optional))
     low, high = (0.0, 1.0) if fitted.probability else (None, None)
     spec = ModelSpec(
         runtime=file.runtime,
@@ -124,18 +121,55 @@ def bundle_model(
     return Bundled(files={file.file: file.data, SPEC_FILE: canonical(spec), EXPORT_FILE: canonical(export)}, spec=spec, export=export)
 
 
-def save_model(model: Any, folder: str | Path, sample: Any, **named: Any) -> Export:
-    """Write the bundle of a fitted model into a folder, from which `run.model` registers it; named as `bundle_model` takes it."""
-    made = bundle_model(model, sample, **named)
+def wrap_model(made: Bundled, code: str | Path, *, before: str = "", after: str = "", sample: Any = None) -> Bundled:
+    """Put functions of a Python file before or behind a bundled model; a server runs them where it trusts `python`.
+
+    before: gets the columns of requests, which are those of sample, as one array each (text as objects), and returns those of the
+    model, by name. after: gets the column `score` and what was sent, and returns the score. Raises Invalid.
+    """
+    if not (before or after) or (before and sample is None):
+        raise Invalid("nothing is put around the model; name a function as after, or one as before with a sample of what it is sent")
+    code, spec = Path(code), made.spec
+    looked_up = {column.name for column in spec.signature.inputs} - set(spec.request_columns)
+    inputs = _columns(read_sample(sample), may_miss=tuple(looked_up)) if before else spec.signature.inputs
+    names = tuple(column.name for column in inputs)
+    first = (Step(runtime="python", file=f"{code.name}:{before}", tensors={"x": names}),) if before else ()
+    last = (Step(runtime="python", file=f"{code.name}:{after}", tensors={"x": ("score", *names)}),) if after else ()
+    model = Step(runtime=spec.runtime, file=spec.file, tensors=spec.tensors, output=spec.output, output_index=spec.output_index)
+    wrapped = replace(
+        spec,
+        runtime="steps",
+        file="",
+        signature=Signature(inputs=inputs, outputs=(Column(name="score", kind="double"),)),
+        tensors={"x": names},
+        request_columns=tuple(name for name in names if name not in looked_up),
+        steps=(*first, model, *last),
+    )
+    return replace(made, spec=wrapped, files={**made.files, code.name: code.read_bytes(), SPEC_FILE: canonical(wrapped)})
+
+
+def save_bundle(made: Bundled, folder: str | Path) -> None:
+    """Write the files of a bundle into a folder, from which `run.model` registers it."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, data in made.files.items():
         (Path(folder) / name).write_bytes(data)
+
+
+def save_model(model: Any, folder: str | Path, sample: Any, **named: Any) -> Export:
+    """Write the bundle of a fitted model into a folder, from which `run.model` registers it; named as `bundle_model` takes it."""
+    made = bundle_model(model, sample, **named)
+    save_bundle(made, folder)
     return made.export
+
+
+def store_bundle(store: ObjectStore, made: Bundled) -> Digest:
+    """Store the files of a bundle, for `register`."""
+    return put_tree(store, made.files)
 
 
 def store_model(store: ObjectStore, model: Any, sample: Any, **named: Any) -> Digest:
     """Store the bundle of a fitted model, for `register`; named as `bundle_model` takes it."""
-    return put_tree(store, bundle_model(model, sample, **named).files)
+    return store_bundle(store, bundle_model(model, sample, **named))
 
 
 def compare(found: Floats, expected: Floats) -> Parity:
@@ -176,6 +210,14 @@ def _choose(fitted: Fitted, sample: Sample) -> tuple[ModelFile, Export]:
         why = str(error)
     own = fitted.own_file(sample)
     return own, Export(runtime=own.runtime, parity=parity, why=why, versions=versions)
+
+
+def _columns(sample: Sample, *, may_miss: Sequence[str]) -> tuple[Column, ...]:
+    """Return the columns of a sample; those of numbers that are missing in it may be missing."""
+    missing = {name for name in sample.names if name not in sample.texts and np.isnan(sample.columns[name]).any()} | set(may_miss)
+    return tuple(
+        Column(name=name, kind="string" if name in sample.texts else "double", required=name not in missing) for name in sample.names
+    )
 
 
 def _fitted(model: Any, output_index: int | None) -> Fitted:

@@ -6,7 +6,7 @@ server loads it only when its settings trust this runtime, and then into a proce
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tidemill.core.errors import Corrupt, Invalid
 from tidemill.core.signature import ModelSpec
 from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, Scores, checked
 
-_Function = Callable[[dict[str, NDArray[Any]]], Sequence[float] | NDArray[Any]]
+_Function = Callable[[dict[str, NDArray[Any]]], Any]
 
 
 class PythonRuntime:
@@ -29,12 +29,20 @@ class PythonRuntime:
         self._columns = [(name, kinds[name] == "string") for names in spec.tensors.values() for name in names]
 
     def run(self, columns: Columns, rows: int) -> Scores:
+        answer = self.give(columns)
+        try:
+            scores = np.asarray(answer, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ModelFailed(self._model, f"{type(error).__name__}: {error}") from error
+        return checked(scores, rows, self._model)
+
+    def give(self, columns: Columns) -> Any:
+        """Return the function's answer as it is. Raises ModelFailed."""
         found = {name: _array(columns[name], text=text) for name, text in self._columns}
         try:
-            answer = np.asarray(self._function(found), dtype=np.float64)
+            return self._function(found)
         except Exception as error:  # user code
             raise ModelFailed(self._model, f"{type(error).__name__}: {error}") from error
-        return checked(answer, rows, self._model)
 
 
 def load_python(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> PythonRuntime:

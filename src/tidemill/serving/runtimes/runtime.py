@@ -28,6 +28,7 @@ RUNTIMES = {
     "onnx": "tidemill.serving.runtimes.onnx:load_onnx",
     "python": "tidemill.serving.runtimes.python:load_python",
     "sklearn": "tidemill.serving.runtimes.sklearn:load_sklearn",
+    "steps": "tidemill.serving.runtimes.steps:load_steps",
     "torch": "tidemill.serving.runtimes.torch:load_torch",
     "xgboost": "tidemill.serving.runtimes.xgboost:load_xgboost",
 }
@@ -87,18 +88,23 @@ def load_runtime(
     Raises Invalid, Corrupt, RuntimeRefused, ExtraMissing.
     """
     check_runtime(spec, trusted)
-    if spec.runtime in ISOLATED:
+    if ISOLATED.intersection(_kinds(spec)):
         isolated: Runtime = _member(_ISOLATION)(folder, spec, model=model, deadline_s=deadline_s)
         return isolated
     return load_here(folder, spec, model=model, threads=threads)
 
 
 def check_runtime(spec: ModelSpec, trusted: Sequence[str]) -> None:
-    """Raises Invalid for a runtime that is not known, RuntimeRefused for one that is not trusted."""
-    if spec.runtime not in RUNTIMES:
-        raise Invalid(f"model runtime {spec.runtime!r} is not known; {nearest(spec.runtime, list(RUNTIMES))}")
-    if spec.runtime not in trusted:
-        raise RuntimeRefused(spec.runtime, trusted)
+    """Raises Invalid for a runtime that is not known, RuntimeRefused for one that is not trusted; of several steps, for each."""
+    for kind in _kinds(spec):
+        if kind not in RUNTIMES:
+            raise Invalid(f"model runtime {kind!r} is not known; {nearest(kind, list(RUNTIMES))}")
+        if kind not in trusted:
+            raise RuntimeRefused(kind, trusted)
+
+
+def _kinds(spec: ModelSpec) -> tuple[str, ...]:
+    return tuple(step.runtime for step in spec.steps) or (spec.runtime,)
 
 
 def load_here(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> Runtime:
