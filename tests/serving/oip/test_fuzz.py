@@ -22,8 +22,10 @@ SCALARS = st.one_of(
     st.sampled_from([0, 1, 1.0, 1e300, -1e39, 2**63]),
 )  # fmt: skip
 DATA = st.one_of(
-    st.lists(st.floats(-5, 5, width=32), min_size=2, max_size=8), st.lists(SCALARS, max_size=8), st.lists(st.lists(SCALARS, max_size=3), max_size=3)
-)  # fmt: skip
+    st.lists(st.floats(-5, 5, width=32), min_size=2, max_size=8),
+    st.lists(SCALARS, max_size=8),
+    st.lists(st.lists(SCALARS, max_size=3), max_size=3),
+)
 SHAPES = st.one_of(st.sampled_from([[1], [2], [1, 2], [2, 2], [1, 1], [4, 1]]), st.lists(st.integers(-2, 2**40), max_size=4))
 DATATYPES = st.sampled_from(["FP32", "FP64", "INT64", "BYTES", "BOOL", "FP16", "BF16", "UINT8", "FP65", ""])
 PARAMETERS = st.dictionaries(
@@ -69,11 +71,7 @@ def test_ten_thousand_requests_are_answered_and_memory_stays_flat(caller: Caller
         for method, path, body, length in requests:
             answer = caller.call(method, path, body, {} if length is None else {"inference-header-content-length": str(length)})
             seen[answer.status] += 1
-            told: Any = (
-                json.loads(answer.body.split(b"}]}", 1)[0] + b"}]}")
-                if answer.headers["content-type"] != "application/json"
-                else answer.json()
-            )
+            told: Any = answer.json() if answer.headers["content-type"] == "application/json" else {}
             assert answer.status < 500, (method, path, body, answer.body)
             assert answer.status == 200 or (list(told) == ["error"] and len(told["error"]) > 15 and "\n" not in told["error"]), answer.body
         sizes.append(process.memory_info().rss)
