@@ -9,6 +9,7 @@ import numpy as np
 
 from tidemill.core.codec import decode, encode_text
 from tidemill.core.errors import Invalid
+from tidemill.serving.block import Block
 from tidemill.serving.grpc.wire import MESSAGES, plain_parameters
 from tidemill.serving.oip.models import check_outputs, check_version, outputs_of
 from tidemill.serving.oip.tensors import DATATYPES, Tensor, columns_of, read_raw, rows_of, take, write_raw
@@ -21,7 +22,7 @@ _CONTENTS = {
     "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents",
     "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
-_FLOATS = {"FP32": np.float32, "FP64": np.float64}
+_FLOATS: dict[str, np.dtype[Any]] = {"FP32": np.dtype(np.float32), "FP64": np.dtype(np.float64)}
 
 
 class Asked(NamedTuple):
@@ -39,6 +40,8 @@ def read_request(endpoint: Endpoint, request: Any) -> Asked:
         check_version(endpoint, request.model_version)
     wanted = tuple(output.name for output in request.outputs)
     check_outputs(endpoint, wanted)
+    if (block := _whole(endpoint, request)) is not None:
+        return Asked(endpoint.schema.take_block(block, ids=None, at=None), request.id, wanted, raw=True)
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise Invalid(f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; expected one for each, or none")
@@ -61,6 +64,20 @@ def write_response(endpoint: Endpoint, asked: Asked, answered: Answered) -> Any:
         else:
             getattr(output.contents, _CONTENTS[datatype]).extend(values)
     return response
+
+
+def _whole(endpoint: Endpoint, request: Any) -> Block | None:
+    """Return what nearly every request is, one raw tensor that fills every column; None for any other, right or wrong."""
+    if len(request.inputs) != 1 or len(request.raw_input_contents) != 1 or request.parameters:
+        return None
+    tensor, data = request.inputs[0], request.raw_input_contents[0]
+    kind, names = _FLOATS.get(tensor.datatype), columns_of(endpoint, tensor.name)
+    if kind is None or not data or tensor.HasField("contents") or not endpoint.schema.takes_block(names):
+        return None
+    rows, rest = divmod(len(data), kind.itemsize * len(names))
+    if rest or tensor.shape != (shape := [rows, len(names)]):
+        return None
+    return Block(names, np.frombuffer(data, kind).reshape(shape))
 
 
 def _parameters(request: Any) -> Parameters:
