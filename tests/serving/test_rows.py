@@ -3,7 +3,9 @@
 import json
 import re
 from datetime import UTC, datetime
+from itertools import permutations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,8 @@ from tidemill.core.errors import Invalid
 from tidemill.core.signature import Column
 from tidemill.core.values import replace
 from tidemill.features.online import ReadPlan
-from tidemill.serving.rows import RowSchema, RowsRefused, row_schema
+from tidemill.serving.block import Block
+from tidemill.serving.rows import ORDERS_KEPT, RowSchema, RowsRefused, row_schema
 
 COLUMNS = (
     Column(name="distance", kind="double", low=0, high=5000),
@@ -119,6 +122,18 @@ def test_columns_become_what_rows_become(schema: RowSchema) -> None:
             schema.take({"distance": [1.0] * count}, count, ids=None, at=None)
     with pytest.raises(RowsRefused, match="row 1: column 'a': expected a finite number, got inf"):
         row_schema("delay", [python_spec()], [], None, None).take({"a": [1.0, float("inf")], "b": [1, 1]}, 2, ids=None, at=None)
+
+
+def test_ever_new_names_and_orders_fill_no_memory() -> None:
+    columns = tuple(Column(name=name, kind="double") for name in "abcdef")
+    schema = row_schema("delay", [python_spec(inputs=columns)], [], None, None)
+    for order in permutations("abcdef"):
+        assert schema.takes_block(order)
+        assert not schema.takes_block((*order, "a"))
+        assert len(schema._checks) <= ORDERS_KEPT
+    assert not schema.takes_block(tuple("abcdx"))
+    assert schema.takes_block(tuple("fedcba"))
+    assert schema.take_block(Block(tuple("fedcba"), np.ones((2, 6))), ids=None, at=None).count == 2
 
 
 def test_a_column_of_any_kind_holds_what_the_journal_can_keep() -> None:

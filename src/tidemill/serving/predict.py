@@ -19,7 +19,7 @@ from tidemill.serving.config import EndpointConfig, VariantConfig
 from tidemill.serving.journal import EndpointJournal, FailureRecord, JournalUnavailable, PackedBlock, PredictionRecord
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.route import choose
-from tidemill.serving.rows import Rows, RowSchema, row_schema
+from tidemill.serving.rows import ORDERS_KEPT, Rows, RowSchema, row_schema
 from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, Runtime, load_runtime, read_spec
 from tidemill.store.objects import ObjectStore
 from tidemill.store.online import OnlineStore
@@ -279,6 +279,8 @@ class Endpoint:
     def _packed(self, block: Block) -> PackedBlock:
         names = self._names.get(block.names)
         if names is None:
+            if len(self._names) >= ORDERS_KEPT:
+                self._names.clear()
             names = self._names[block.names] = packed(list(block.names))
         dtype = "<f4" if block.matrix.dtype == np.float32 else "<f8"
         return PackedBlock(names=names, dtype=dtype, data=block.matrix.tobytes())  # type: ignore[arg-type]  # packed already

@@ -19,6 +19,7 @@ from tidemill.features.online import ReadPlan
 from tidemill.serving.block import Block, BlockCheck
 
 FAULTS_TOLD = 20
+ORDERS_KEPT = 200  # callers choose names and their order; whoever sends ever new ones is not to fill the memory
 PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
 _LONG = Meta(ge=-(2**63), le=2**63 - 1)
 _UNSPEAKABLE = re.compile(r'["\\\x00-\x1f]')
@@ -97,7 +98,10 @@ class RowSchema:
     def takes_block(self, names: tuple[str, ...]) -> bool:
         """Return whether these are all the columns of a row, and numbers all of them."""
         if names not in self._checks:
-            self._checks[names] = self._check_of(names) if self.types.keys() == set(names) <= self._numbers.keys() else None
+            if len(self._checks) >= ORDERS_KEPT:
+                self._checks.clear()
+            fits = len(names) == len(self.types) and self.types.keys() == set(names) <= self._numbers.keys()
+            self._checks[names] = self._check_of(names) if fits else None
         return self._checks[names] is not None
 
     def take_block(self, block: Block, *, ids: list[str] | None, at: datetime | None) -> Rows:
