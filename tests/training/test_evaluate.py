@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 
 from tests.training import worlds
+from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest
+from tidemill.core.values import replace
 from tidemill.store.objects import ObjectStore
 from tidemill.store.table import open_store
 from tidemill.training.bundle import model_spec, write_bundle
@@ -57,6 +59,12 @@ def bundle(store: ObjectStore, model: TrainedModel) -> Digest:
 def test_a_stored_bundle_scores_as_the_model_does(store: ObjectStore, bundle: Digest, model: TrainedModel) -> None:
     fresh = worlds.flights(300, seed=5)
     np.testing.assert_allclose(score_bundle(store, bundle, fresh), score(model, fresh), atol=1e-6)
+
+
+def test_a_bundle_of_another_runtime_is_not_scored_here(store: ObjectStore, bundle: Digest, model: TrainedModel) -> None:
+    spec = replace(model_spec(model.encoding), runtime="lightgbm", file="model.txt")
+    with pytest.raises(Invalid, match="is of runtime 'lightgbm', and only ONNX is scored here; score it with the model itself"):
+        score_bundle(store, write_bundle(store, b"tree", spec), worlds.flights(3))
 
 
 def test_quality_is_asked_of_the_lower_bound() -> None:

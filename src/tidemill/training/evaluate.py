@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tidemill.checks.check import CheckResult, Evidence, EvidenceTable, Verdict
 from tidemill.core.clock import elapsed
 from tidemill.core.codec import decode
+from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest
 from tidemill.core.signature import SPEC_FILE, ModelSpec
 from tidemill.stats.arrays import OneClass
@@ -161,6 +162,8 @@ def _open(store: ObjectStore, bundle: Digest) -> tuple[ModelSpec, Any]:
 
     tree = read_tree(store, bundle)
     spec = decode(store.get(tree.entry(SPEC_FILE).digest), ModelSpec, what=SPEC_FILE)
+    if spec.runtime != "onnx":
+        raise Invalid(f"bundle {bundle} is of runtime {spec.runtime!r}, and only ONNX is scored here; score it with the model itself")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return spec, onnxruntime.InferenceSession(store.get(tree.entry(spec.file).digest), options, providers=["CPUExecutionProvider"])

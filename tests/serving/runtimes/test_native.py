@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.serving.plant import Plant
 from tests.serving.runtimes.native import lightgbm_text, sklearn_tree, xgboost_json
+from tidemill.core.codec import encode
 from tidemill.core.errors import Invalid
 from tidemill.core.signature import Column, ModelSpec, Signature
 from tidemill.core.values import replace
 from tidemill.serving.block import Block
 from tidemill.serving.runtimes.conformance import RuntimeConformance, example_spec
-from tidemill.serving.runtimes.runtime import ModelFailed, Runtime, load_runtime
+from tidemill.serving.runtimes.runtime import ModelFailed, Runtime, load_runtime, read_spec
+from tidemill.store.trees import put_tree
 
 skops = pytest.importorskip("skops.io")
 FRAME = ("a", "b")
@@ -190,6 +193,35 @@ class TestSklearnOfFrames(NativeConformance):
         found = runtime.run({"a": [1.0, 2.0, 9.0], "b": ["x", "y", "never seen"]}, 3)
         expected = pipeline.predict_proba(pd.DataFrame({"a": [1.0, 2.0, 9.0], "b": ["x", "y", "never seen"]}))[:, 1]
         np.testing.assert_allclose(found, expected)
+
+
+def test_an_mlmodel_that_names_a_file_outside_of_its_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (tmp_path / "model.txt").write_bytes(lightgbm_text())
+    inputs = '[{"type": "double", "name": "a"}, {"type": "double", "name": "b"}]'
+    for flavor, file in (("lightgbm", "../model.txt"), ("onnx", str(tmp_path / "model.txt"))):
+        (folder / "MLmodel").write_text(f"flavors: {{{flavor}: {{data: {file}}}}}\nsignature: {{inputs: '{inputs}'}}\n")
+        with pytest.raises(Invalid, match="which is outside of its bundle"):
+            load_runtime(folder, read_spec(folder), trusted=["lightgbm", "onnx"], model="theirs@1")
+
+
+@pytest.mark.slow
+def test_a_worker_answers_with_each_of_them(make_plant) -> None:
+    pytest.importorskip("xgboost")
+    plant: Plant = make_plant(trusted_runtimes=["lightgbm", "onnx", "xgboost"])
+    files = {"lightgbm": ("model.txt", lightgbm_text()), "xgboost": ("booster.json", xgboost_json())}
+    endpoints = [plant.endpoint()]
+    for runtime, (file, data) in files.items():
+        bundle = put_tree(plant.objects, {file: data, "model.json": encode(example_spec(runtime, file))})
+        endpoints.append(plant.endpoint(replace(plant.variant(), bundle=bundle), name=runtime))
+    plant.publish(*endpoints)
+    tensor = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 1, 2, 2]}
+    with plant.worker() as caller:
+        for name in ("delay", *files):
+            assert caller.predict({"a": 30.0, "b": 3}, endpoint=name)["predictions"][0]["score"] == pytest.approx(1.0)
+            found = caller.post(f"/v2/models/{name}/infer", {"inputs": [tensor]}).json()
+            assert found["outputs"][0]["data"] == pytest.approx([0.11, 0.22])
 
 
 class Trap:

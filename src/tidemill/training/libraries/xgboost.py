@@ -13,7 +13,7 @@ from tidemill.training.sample import Floats, Sample
 class FittedXgboost:
     """Answers with all rounds, or with the best where early stopping chose some: the others are cut off."""
 
-    packages = ("xgboost", "onnxmltools")
+    packages = ("xgboost", "xgboost-cpu", "onnxmltools")  # one library by two names
 
     def __init__(self, model: Any, output_index: int | None) -> None:
         booster = model if not hasattr(model, "get_booster") else model.get_booster()
