@@ -339,9 +339,24 @@ def test_callers_that_leave_harm_nobody(make_plant) -> None:
             call = stub.future(rows([1.0], [number % 90]), timeout=20)
             left += call.cancel()  # unless it was answered before
         assert left > 100
+        for _ in range(20):
+            gate = threading.Event()
+
+            def one_and_wait(gate: threading.Event = gate) -> Iterator:
+                yield rows([1.0], [1])
+                gate.wait(20)
+
+            stream = asked.stream(one_and_wait())
+            assert next(stream).infer_response.model_name == "delay"
+            stream.cancel()
+            gate.set()
+            watched = asked.watch()
+            assert next(watched) == SERVING
+            watched.close()
         ids = json.loads(plain_parameters(asked.infer(rows([1.0], [1])).parameters)["prediction_ids"])
         assert caller.predict(row())["version"] == 1
-        assert not [text for text in caller.log.read_text().splitlines() if "Traceback" in text]
+        assert caller.terminate() == 0
+        assert not [text for text in caller.log.read_text().splitlines() if "Traceback" in text or "never retrieved" in text]
     assert set(ids) <= set(read_predictions(plant.state, "delay")["id"].to_pylist())
 
 

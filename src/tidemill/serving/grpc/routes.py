@@ -115,12 +115,12 @@ class GrpcRoutes:
         """Answer request by request, in their order; one that is refused does not end the stream."""
         kind = MESSAGES["ModelStreamInferResponse"]
         draining = asyncio.ensure_future(self._draining.wait())
+        reading: asyncio.Future[Any] = draining
         try:
             while True:
                 reading = asyncio.ensure_future(context.read())
                 await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
                 if not reading.done():
-                    reading.cancel()
                     await context.abort(grpc.StatusCode.UNAVAILABLE, str(Stopping()))
                 data = reading.result()
                 if data is grpc.aio.EOF:
@@ -138,6 +138,7 @@ class GrpcRoutes:
                     self._shadow(shadow)
         finally:
             draining.cancel()
+            reading.cancel()
 
     async def _answer(self, data: bytes, context: Any) -> tuple[Any, ShadowWork | None]:
         started = elapsed()
