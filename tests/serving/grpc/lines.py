@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import pytest
 
 from tests.serving.plant import Plant
 from tidemill.serving.config import read_states
@@ -30,6 +31,12 @@ class Line:
 
     def infer(self, request: Any, **more: Any) -> Any:
         return self.call("ModelInfer", request, **more)
+
+    def refusal(self, request: Any, **more: Any) -> tuple[grpc.StatusCode, str]:
+        """Make a call that is to be refused; return how."""
+        with pytest.raises(grpc.RpcError) as caught:
+            self.infer(request, **more)
+        return caught.value.code(), caught.value.details()
 
     def stream(self, requests: Iterable[Any], **more: Any) -> Iterator[Any]:
         stub = self.channel.stream_stream(
