@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sy
 LOCK := locks/dev.txt
 WORKERS ?= auto
 
-.PHONY: help demo test check bench docs reference lock changelog system
+.PHONY: help demo test lint check bench docs reference lock changelog system
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -31,11 +31,13 @@ $(STAMP): $(LOCK) pyproject.toml
 demo: $(STAMP) ## replay a year of real flights: make demo ARGS="--no-serve --report report.json"
 	$(BIN)/tidemill demo $(ARGS)
 
-check: $(STAMP) ## format, lint, types, the floors of the house, fast tests
+lint: $(STAMP) ## format, lint, types, the floors of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+check: lint ## the same, and the fast tests
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" $(ARGS)
 
 test: $(STAMP) ## every test, against real PostgreSQL, Redis and Chromium where they are installed
