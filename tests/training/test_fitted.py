@@ -19,6 +19,7 @@ from tidemill.store.trees import read_tree
 from tidemill.training.fitted import EXPORT_FILE, Bundled, Export, bundle_model, save_bundle, save_model, store_model, wrap_model
 from tidemill.training.sample import read_sample
 
+pytestmark = pytest.mark.slow
 RNG = np.random.default_rng(5)
 ROWS = RNG.normal(size=(400, 4)).astype(np.float32).astype(np.float64)
 LATE = (ROWS @ [1.0, -2.0, 0.5, 0.0] + RNG.normal(size=400)) > 0

@@ -151,6 +151,7 @@ class TestSklearn(MatrixConformance):
             loaded(tmp_path, skops.dumps(Trap()), spec)
         assert not Trap.built
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["hist", "neighbours", "forest", "pipeline", "boosting", "calibrated"])
     def test_common_models_are_loaded(self, tmp_path: Path, spec: ModelSpec, name: str) -> None:
         estimator, rows = common(name)

@@ -53,6 +53,7 @@ class TestOnnx(RuntimeConformance):
             runtime.run({"a": [1.0], "b": [1]}, 1)
 
 
+@pytest.mark.slow
 class TestPython(RuntimeConformance):
     @pytest.fixture
     def spec(self) -> ModelSpec:

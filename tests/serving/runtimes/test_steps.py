@@ -72,6 +72,7 @@ def bundle(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 class TestSteps(RuntimeConformance):
     @pytest.fixture
     def bundle(self, bundle: Path) -> Path:
@@ -108,6 +109,7 @@ def test_onnx_before_and_behind_a_model_runs_in_the_worker(bundle: Path) -> None
     np.testing.assert_allclose(runtime.run({"a": [2.0], "b": [1]}, 1), [0.11], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_text_becomes_numbers_before_the_model(bundle: Path) -> None:
     inputs = (Column(name="clock", kind="string"), Column(name="b", kind="long"))
     minutes = Step(runtime="python", file="model.py:minutes", tensors={"x": ("clock",)})
@@ -115,6 +117,7 @@ def test_text_becomes_numbers_before_the_model(bundle: Path) -> None:
     np.testing.assert_allclose(runtime.run({"clock": ["1:30", "2:00"], "b": [1, 2]}, 2), [0.11, 0.22], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_step_has_to_be_trusted_and_code_puts_all_into_a_process(bundle: Path) -> None:
     process = Step(runtime="python", file="model.py:process", tensors={"x": ("score",)})
     with pytest.raises(RuntimeRefused, match="models of runtime 'python'"):
@@ -123,6 +126,7 @@ def test_every_step_has_to_be_trusted_and_code_puts_all_into_a_process(bundle: P
     assert runtime.run({"a": [1.0], "b": [1]}, 1)[0] not in (0, os.getpid())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "says"),
     [
