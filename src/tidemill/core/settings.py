@@ -71,7 +71,7 @@ HELP: Mapping[str, str] = {
     "authentication": "off (one local owner), or keys (every call carries an API key)",
     "journal_sync": "an acknowledged prediction survives: process = a killed process, disk = a power cut (slower)",
     "body_limit_bytes": "largest request body taken, in bytes; what the SDK logs comes in up to 4 MB at once",
-    "trusted_runtimes": "model runtimes that this server may load; python, mlflow and torch run code of a bundle, sklearn builds what it names",
+    "trusted_runtimes": "model runtimes that may be loaded; python, mlflow and torch run code of a bundle, sklearn builds what it names",
     "model_deadline_s": "seconds that a model that runs code, in its own process, has for an answer; the process is replaced then",
     "waiting_limit": "requests that may wait for a model in a process of its own, by worker and endpoint; further ones are refused (429)",
     "lease_s": "seconds without heartbeat after which another worker takes over a job",
