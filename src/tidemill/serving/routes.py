@@ -22,6 +22,7 @@ from tidemill.serving.oip.routes import OipRoutes, Target, target_of
 from tidemill.serving.predict import Answered, Endpoint, ShadowWork
 from tidemill.serving.problems import MethodRefused, RouteNotFound, problem_reply, unexpected
 from tidemill.serving.rows import Rows
+from tidemill.serving.trace import trace_id_of
 from tidemill.serving.world import World
 
 PATHS_KNOWN = 1000
@@ -192,7 +193,7 @@ class Routes:
 
     def _serve(self, request: Request, endpoint: Endpoint, rows: Rows, name: str, make: Callable[[Answered], Reply]) -> Reply:
         """Answer rows: at once, or once a model that has to be waited for has answered."""
-        trace_id = _trace_id(request.headers.get(b"traceparent"))
+        trace_id = trace_id_of(request.headers.get(b"traceparent"))
         if not endpoint.waits:
             answered = endpoint.predict(rows, started=request.started, trace_id=trace_id)
             return self._reply(request, endpoint, answered, make(answered))
@@ -282,14 +283,6 @@ class Routes:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
-
-
-def _trace_id(header: bytes | None) -> str:
-    """Return the trace id of a traceparent header (W3C Trace Context, section 3.2), empty when there is none."""
-    if header is None:
-        return ""
-    parts = header.split(b"-")
-    return parts[1].decode("latin-1") if len(parts) >= 4 and len(parts[1]) == 32 else ""
 
 
 def routes_served() -> Mapping[str, str]:

@@ -67,7 +67,7 @@ class RowSchema:
             if column.kind == "double"
         }
         self.wholes = frozenset(column.name for column in columns if column.kind == "long") | frozenset(keys)
-        self._checks: dict[tuple[str, ...], BlockCheck | None] = {}
+        self._checks: dict[tuple[str, ...], BlockCheck] = {}
         fields = {f"c{place}": name for place, name in enumerate(self.types)}
         annotations = {field: self.types[name] for field, name in fields.items()}
         defaults = {field: None for field, name in fields.items() if name not in self.required}
@@ -97,17 +97,18 @@ class RowSchema:
 
     def takes_block(self, names: tuple[str, ...]) -> bool:
         """Return whether these are all the columns of a row, and numbers all of them."""
-        if names not in self._checks:
-            if len(self._checks) >= ORDERS_KEPT:
-                self._checks.clear()
-            fits = len(names) == len(self.types) and self.types.keys() == set(names) <= self._numbers.keys()
-            self._checks[names] = self._check_of(names) if fits else None
-        return self._checks[names] is not None
+        if names in self._checks:
+            return True
+        if len(names) != len(self.types) or not self.types.keys() == set(names) <= self._numbers.keys():
+            return False
+        if len(self._checks) >= ORDERS_KEPT:
+            self._checks.clear()
+        self._checks[names] = self._check_of(names)
+        return True
 
     def take_block(self, block: Block, *, ids: list[str] | None, at: datetime | None) -> Rows:
         """Check rows that came as a block that `takes_block`. Raises RowsRefused."""
-        check = self._checks[block.names]
-        if check is None or not check.holds(block.matrix):
+        if not self._checks[block.names].holds(block.matrix):
             self._refuse([dict(zip(block.names, map(_told, row), strict=True)) for row in block.matrix.tolist()])
         return self._checked(Rows(block, len(block.matrix), ids, at))
 
