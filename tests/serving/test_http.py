@@ -9,8 +9,9 @@ import pytest
 import uvloop
 
 from tidemill.core.clock import wait_until
+from tidemill.core.errors import TidemillError
 from tidemill.serving.http import HttpServer, Limits, Reply, Request
-from tidemill.serving.problems import refused_reply
+from tidemill.serving.problems import problem_reply
 
 LIMITS = Limits(body_bytes=1000, header_bytes=2000, arrive_s=0.3, idle_s=0.6, sweep_s=0.02)
 
@@ -20,10 +21,10 @@ class Running:
 
     def __init__(self) -> None:
         self.loop = uvloop.new_event_loop()
-        self.waiting: list[Callable[[Reply | None], None]] = []
+        self.waiting: list[Callable[[Reply | TidemillError | None], None]] = []
         self.after: list[bytes] = []
         self.seen: list[Request] = []
-        self.http = HttpServer(self.handle, refused_reply, LIMITS)
+        self.http = HttpServer(self.handle, lambda path, error: problem_reply(error), LIMITS)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
         self.thread = threading.Thread(target=self._run)

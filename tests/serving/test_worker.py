@@ -267,6 +267,9 @@ def test_a_full_disk_is_a_503_and_what_was_acknowledged_stays(plant: Plant) -> N
         answer = caller.post("/predict/delay", {"rows": [row()], "ids": ["refused"]})
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert "nothing was acknowledged, free some space and send it again" in answer.json()["detail"]
+        tensors = [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 1]}]
+        told = caller.post("/v2/models/delay/infer", {"inputs": tensors})
+        assert (told.status, list(told.json())) == (503, ["error"]), "each protocol tells it in its own shape"
         resource.prlimit(caller.process.pid, resource.RLIMIT_FSIZE, full)
         caller.predict(row(), ids=["after"])
     assert read_predictions(plant.state, "delay")["id"].to_pylist() == ["before", "after"]

@@ -10,14 +10,13 @@ from contextlib import suppress
 
 from tidemill.core.clock import elapsed
 from tidemill.core.errors import TidemillError, Unavailable
-from tidemill.serving.http import Reply
+from tidemill.serving.http import Done, Reply
 from tidemill.serving.journal import FailureRecord, JournalUnavailable, JournalWriter, PredictionRecord
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.predict import Answered, Endpoint, ShadowWork, Work
-from tidemill.serving.problems import TooBusy, problem_reply
+from tidemill.serving.problems import TooBusy
 
 LOG = logging.getLogger(__name__)
-Done = Callable[[Reply | None], None]
 SHADOWS_WAITING = 2000
 
 
@@ -66,9 +65,9 @@ class Shadows:
             except TidemillError as error:
                 self._failed(work, str(error))
 
-    def _kept(self, work: ShadowWork, refused: Reply | None) -> None:
+    def _kept(self, work: ShadowWork, refused: Reply | TidemillError | None) -> None:
         if refused is not None:
-            self._failed(work, "its record could not be written")
+            self._failed(work, str(refused))
 
     def _failed(self, work: ShadowWork, reason: str) -> None:
         self._metrics.shadow_failures.labels(work.endpoint.config.key).inc()
@@ -138,7 +137,7 @@ class Commit:
         self._task: asyncio.Task[None] | None = None
 
     def __call__(self, journal: JournalWriter, done: Done) -> None:
-        """Call done once the journal is where it has to be; with the reply to give instead when that cannot be."""
+        """Call done once the journal is where it has to be; with the error when that cannot be."""
         if not self._waiting:
             self._loop.call_soon(self._write)  # once every request that has arrived by now was answered
         self._waiting.append((journal, done))
@@ -155,13 +154,13 @@ class Commit:
 
     def _write(self) -> None:
         group, self._waiting = self._waiting, []
-        failed: dict[int, Reply] = {}
+        failed: dict[int, TidemillError] = {}
         before = elapsed()
         for journal in {id(journal): journal for journal, _ in group}.values():
             try:
                 journal.flush()
             except JournalUnavailable as error:
-                failed[id(journal)] = problem_reply(error)
+                failed[id(journal)] = error
         self._took(elapsed() - before)
         for journal, done in group:
             if self._thread is None or id(journal) in failed:
@@ -174,19 +173,19 @@ class Commit:
     async def _sync(self) -> None:
         while self._written:
             group, self._written = self._written, []
-            failed: dict[int, Reply] = {}
+            failed: dict[int, TidemillError] = {}
             for journal in {id(journal): journal for journal, _ in group}.values():
                 try:
                     await self._loop.run_in_executor(self._thread, journal.sync)
                 except JournalUnavailable as error:
-                    failed[id(journal)] = problem_reply(error)
+                    failed[id(journal)] = error
             for journal, done in group:
                 _tell(done, failed.get(id(journal)))
         self._task = None
 
 
-def _tell(done: Done, instead: Reply | None) -> None:
+def _tell(done: Done, error: TidemillError | None) -> None:
     try:
-        done(instead)
+        done(error)
     except Exception:  # one caller's trouble must not keep the others waiting
         LOG.exception("an answer could not be sent")

@@ -13,6 +13,7 @@ from typing import Protocol
 import httptools
 
 from tidemill.core.clock import elapsed
+from tidemill.core.errors import Invalid, TidemillError
 from tidemill.core.values import Passed, Value
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -27,6 +28,10 @@ class Limits(Value, frozen=True, kw_only=True):
     arrive_s: float = 30.0
     idle_s: float = 120.0
     sweep_s: float = 0.5
+
+
+# Called once what an answer waited for has happened: None; with the answer to give instead; or with why it cannot be given.
+Done = Callable[["Reply | TidemillError | None"], None]
 
 
 class Request(Passed):
@@ -47,7 +52,7 @@ class Reply(Passed):
     media: bytes = _JSON
     extra: bytes = b""
     close: bool = False
-    wait_for: "Callable[[Callable[[Reply | None], None]], None] | None" = None
+    wait_for: "Callable[[Done], None] | None" = None
     after: Callable[[], None] | None = None
 
 
@@ -58,9 +63,17 @@ class Handler(Protocol):
 
 
 class Refuser(Protocol):
-    """Makes the reply to what is no request: a status and a sentence."""
+    """Makes the reply to an error, in the shape that callers of a path expect; the path is empty where none was understood."""
 
-    def __call__(self, status: int, sentence: str) -> Reply: ...
+    def __call__(self, path: bytes, error: TidemillError) -> Reply: ...
+
+
+class HttpRefused(Invalid):
+    """What came is no request, or more than a request may be."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        self.status = status
+        super().__init__(sentence)
 
 
 class HttpServer:
@@ -101,16 +114,19 @@ class HttpServer:
 class _Slot:
     """The place of one answer in the order of a connection's answers."""
 
-    __slots__ = ("connection", "keep_alive", "reply", "waiting")
+    __slots__ = ("connection", "keep_alive", "path", "reply", "waiting")
 
-    def __init__(self, connection: "Connection", *, keep_alive: bool) -> None:
-        self.connection, self.keep_alive = connection, keep_alive
+    def __init__(self, connection: "Connection", path: bytes, *, keep_alive: bool) -> None:
+        self.connection, self.path, self.keep_alive = connection, path, keep_alive
         self.reply: Reply | None = None
         self.waiting: Reply | None = None
 
-    def settle(self, instead: Reply | None) -> None:
+    def settle(self, instead: "Reply | TidemillError | None") -> None:
         """Send the reply that waited, or another one instead."""
-        self.reply = instead or self.waiting
+        if isinstance(instead, TidemillError):
+            self.reply = self.connection.server.refuse(self.path, instead)
+        else:
+            self.reply = instead or self.waiting
         self.connection.send()
 
 
@@ -118,7 +134,7 @@ class Connection(asyncio.Protocol):
     """One caller's connection."""
 
     def __init__(self, server: HttpServer) -> None:
-        self._server, self._limits = server, server.limits
+        self.server, self._limits = server, server.limits
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._slots: deque[_Slot] = deque()
@@ -133,12 +149,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream's transport
-        self._server.connections.add(self)
-        if self._server.draining:
+        self.server.connections.add(self)
+        if self.server.draining:
             self.finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.connections.discard(self)
+        self.server.connections.discard(self)
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
@@ -210,12 +226,12 @@ class Connection(asyncio.Protocol):
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         path, _, _ = self._url.partition(b"?")
-        slot = _Slot(self, keep_alive=self._parser.should_keep_alive() and not self._server.draining)
+        slot = _Slot(self, path, keep_alive=self._parser.should_keep_alive() and not self.server.draining)
         if not slot.keep_alive:
             self._deaf = True
         self._slots.append(slot)
         self._body, self._since = [], elapsed()
-        reply = self._server.handle(Request(self._parser.get_method(), path, self._headers, body, self._since))
+        reply = self.server.handle(Request(self._parser.get_method(), path, self._headers, body, self._since))
         self._since = elapsed()
         if reply.wait_for is None:
             slot.reply = reply
@@ -230,7 +246,7 @@ class Connection(asyncio.Protocol):
         """Write the answers that are due, in the order of their requests."""
         while self._slots and (reply := self._slots[0].reply) is not None:
             slot = self._slots.popleft()
-            over = self._server.draining and not self._slots and not self._in_message
+            over = self.server.draining and not self._slots and not self._in_message
             keep = slot.keep_alive and not reply.close and not over
             if self._transport is not None:
                 self._transport.write(_bytes(reply, keep=keep))
@@ -244,9 +260,10 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         self._deaf = True
-        reply = self._server.refuse(status, sentence)
+        path = self._url.partition(b"?")[0]
+        reply = self.server.refuse(path, HttpRefused(status, sentence))
         reply.close = True
-        slot = _Slot(self, keep_alive=False)
+        slot = _Slot(self, path, keep_alive=False)
         slot.reply = reply
         self._slots.append(slot)
         self.send()

@@ -7,7 +7,7 @@ from tidemill.client.problems import MEDIA_TYPE, TYPE_PREFIX, Problem, problem_n
 from tidemill.core.codec import encode
 from tidemill.core.errors import Conflict, Corrupt, Invalid, NotFound, NotPermitted, TidemillError, Unavailable
 from tidemill.core.ids import new_id
-from tidemill.serving.http import Reply, Request
+from tidemill.serving.http import HttpRefused, Reply, Request
 from tidemill.serving.rows import Fault, RowsRefused
 from tidemill.serving.runtimes.runtime import ModelFailed
 
@@ -97,6 +97,8 @@ STATUSES: Mapping[type[TidemillError], int] = {
 
 def status_of(error: TidemillError) -> int:
     """Return the HTTP status of an error."""
+    if isinstance(error, HttpRefused):
+        return error.status
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
@@ -117,12 +119,6 @@ def problem_reply(error: TidemillError) -> Reply:
         type=TYPE_PREFIX + problem_name(error), title=_TITLES.get(status, "Error"), status=status, detail=str(error), faults=faults
     )
     return Reply(status, encode(problem), media=MEDIA_TYPE.encode(), extra=headers_of(error))
-
-
-def refused_reply(status: int, sentence: str) -> Reply:
-    """Return the reply to what is no request."""
-    problem = Problem(type=TYPE_PREFIX + "invalid", title=_TITLES.get(status, "Error"), status=status, detail=sentence)
-    return Reply(status, encode(problem), media=MEDIA_TYPE.encode(), close=True)
 
 
 def unexpected(error: Exception, request: Request) -> tuple[TidemillError, str]:

@@ -13,7 +13,7 @@ from tidemill.features.online import Pushed
 from tidemill.serving import labels
 from tidemill.serving.background import Waiters
 from tidemill.serving.frames import encode_predictions, id_lines
-from tidemill.serving.http import Reply, Request
+from tidemill.serving.http import Done, Reply, Request
 from tidemill.serving.invocations.routes import InvocationRoutes, call_of, speaks
 from tidemill.serving.journal import JournalWriter
 from tidemill.serving.kserve import routes as kserve
@@ -50,9 +50,9 @@ class Ready(Value, frozen=True, kw_only=True):
 
 
 class Held(Protocol):
-    """Brings a journal to the disk and calls back, with an error's reply or None."""
+    """Brings a journal to where it has to be and calls back, with an error or None."""
 
-    def __call__(self, journal: JournalWriter, done: Callable[[Reply | None], None]) -> None: ...
+    def __call__(self, journal: JournalWriter, done: Done) -> None: ...
 
 
 class Routes:
@@ -93,6 +93,10 @@ class Routes:
             reply = self._refusal(request.path)(told)
         self._count(name, reply.status)
         return reply
+
+    def refuse(self, path: bytes, error: TidemillError) -> Reply:
+        """Return an error that was found beside the routes, in the shape that callers of a path expect."""
+        return self._refusal(path)(error)
 
     def _refusal(self, path: bytes) -> Callable[[TidemillError], Reply]:
         """Return how errors are told to those who ask for a path."""
@@ -200,7 +204,7 @@ class Routes:
         self._waiters.check(endpoint)
         work = endpoint.begin(rows, started=request.started, trace_id=trace_id)
 
-        def told(done: Callable[[Reply | None], None], outcome: Answered | TidemillError) -> None:
+        def told(done: Done, outcome: Answered | TidemillError) -> None:
             if isinstance(outcome, TidemillError):
                 reply = self._refusal(request.path)(outcome)
             else:

@@ -42,7 +42,6 @@ from tidemill.serving.http import HttpServer, Limits
 from tidemill.serving.journal import EndpointJournal, JournalWriter, labels_folder
 from tidemill.serving.metrics import Metrics, process_memory_bytes
 from tidemill.serving.predict import Models
-from tidemill.serving.problems import refused_reply
 from tidemill.serving.routes import Routes
 from tidemill.serving.world import Builder, World
 from tidemill.store.online import OnlineStore
@@ -96,7 +95,7 @@ class Worker:
             clock=self.clock, metrics=self.metrics, labels_journal=self.labels_journal, shadow=shadows.submit, held=commit,
             waiters=self.waiters, exposition=self._exposition,
         )  # fmt: skip
-        http = HttpServer(self.routes, refused_reply, Limits(body_bytes=self.settings.body_limit_bytes))
+        http = HttpServer(self.routes, self.routes.refuse, Limits(body_bytes=self.settings.body_limit_bytes))
         # Before the first connection is taken: callers of a port that the supervisor holds wait in its queue, and none is refused.
         await self._adopt(loader)
         if self.routes.world is None:

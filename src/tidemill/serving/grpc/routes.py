@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import grpc
 
 from tidemill.core.clock import Clock, elapsed
-from tidemill.core.codec import decode
 from tidemill.core.errors import Conflict, Corrupt, Invalid, NotFound, NotPermitted, TidemillError, Unavailable
 from tidemill.serving.background import Waiters
 from tidemill.serving.grpc.infer import read_request, write_response
@@ -21,7 +20,7 @@ from tidemill.serving.journal import JournalWriter
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.oip.models import check_version, metadata
 from tidemill.serving.predict import Answered, Endpoint, ShadowWork, Work
-from tidemill.serving.problems import NotAuthenticated, RowsProblem, TooBusy, unexpected
+from tidemill.serving.problems import NotAuthenticated, TooBusy, unexpected
 from tidemill.serving.routes import Held
 from tidemill.serving.runtimes.runtime import ModelFailed
 from tidemill.serving.trace import trace_id_of
@@ -166,10 +165,10 @@ class GrpcRoutes:
         return outcome
 
     async def _kept(self, journal: JournalWriter) -> None:
-        """Return once a journal is where it has to be before an answer goes out. Raises Unavailable."""
-        instead = await _called_back(partial(self._held, journal))
-        if instead is not None:
-            raise Unavailable(decode(instead.body, RowsProblem, what="problem").detail)
+        """Return once a journal is where it has to be before an answer goes out. Raises JournalUnavailable."""
+        outcome = await _called_back(partial(self._held, journal))
+        if isinstance(outcome, TidemillError):
+            raise outcome
 
     # what is served
 
