@@ -4,10 +4,15 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import services, world
 from tidemill.govern.workspace import Workspace
+
+# How long an example takes says more of the machine than of the code, and a busy one would fail tests at random.
+hypothesis.settings.register_profile("tidemill", deadline=None)
+hypothesis.settings.load_profile("tidemill")
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,6 @@ def test_ten_thousand_requests_are_answered_and_memory_stays_flat(caller: Caller
     ask()
     assert sum(seen.values()) >= EXAMPLES * AT_ONCE * 0.9
     assert {200, 400, 404, 405} <= set(seen), seen
-    assert seen[200] > 100
+    assert seen[200] > 20
     assert max(sizes[-20:]) - min(sizes[len(sizes) // 4 :]) < GROWTH_BYTES, "memory grew"
     assert caller.get("/v2/health/live").status == 200
