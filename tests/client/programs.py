@@ -106,4 +106,5 @@ def pooling(url: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background hand down one that is ignored
     globals()[sys.argv[1]](sys.argv[2])

@@ -83,7 +83,7 @@ def test_interrupting_a_program_kills_its_run(plane: Plane, remote: Client) -> N
         run = process.stdout.readline().strip()
         said(process, at_least=500)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=90)
+        process.communicate(timeout=30)
     found = remote.runs.get(run)
     assert (found["status"], found["message"]) == ("killed", "interrupted")
 
