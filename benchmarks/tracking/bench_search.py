@@ -72,10 +72,9 @@ def main(told: Options) -> Report:
             through_client(report, told, clients, OURS, server, experiment, small)
             over_http(report, told, server, experiment, f"tidemill, {small:,} runs")
         experiment = fill_mlflow(folder / "mlflow.db", small)
-        if not told.quick:  # it takes half a minute to start, and bench_wire.py shows whether it does
-            with servers.mlflow(folder / "mlflow.db") as server:
-                through_client(report, told, clients, THEIRS, server, experiment, small)
-                over_http(report, told, server, experiment, f"mlflow, {small:,} runs", peer=False)
+        with servers.mlflow(folder / "mlflow.db") as server:
+            through_client(report, told, clients, THEIRS, server, experiment, small)
+            over_http(report, told, server, experiment, f"mlflow, {small:,} runs", peer=False)
         experiment = fill_tidemill(folder / "large", large)
         with servers.tidemill(folder / "large") as server:
             over_http(report, told, server, experiment, f"tidemill, {large:,} runs")
