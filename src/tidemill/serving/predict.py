@@ -1,8 +1,7 @@
 """The path of a prediction: check rows, look features up, choose variants, run, journal, answer; shadows after it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +10,17 @@ from tidemill.core.clock import Clock, elapsed, from_micros, micros, wall_micros
 from tidemill.core.codec import Raw, packed
 from tidemill.core.errors import Invalid
 from tidemill.core.ids import new_ids
-from tidemill.core.signature import ModelSpec
 from tidemill.core.values import Passed, Value
 from tidemill.features.online import FeatureReader
 from tidemill.serving.block import Block
 from tidemill.serving.config import EndpointConfig, VariantConfig
 from tidemill.serving.journal import EndpointJournal, FailureRecord, JournalUnavailable, PackedBlock, PredictionRecord
 from tidemill.serving.metrics import Metrics
+from tidemill.serving.models import LoadedVariant
 from tidemill.serving.route import choose
 from tidemill.serving.rows import ORDERS_KEPT, Rows, RowSchema, row_schema
-from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, Runtime, load_runtime, read_spec
-from tidemill.store.objects import ObjectStore
+from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed
 from tidemill.store.online import OnlineStore
-from tidemill.store.trees import checkout
 
 
 class Prediction(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,14 +40,6 @@ class PredictAnswer(Value, frozen=True, kw_only=True):
     model: str | None
     version: int | None
     variant: str | None
-
-
-class LoadedVariant:
-    """A variant with its model in memory."""
-
-    def __init__(self, config: VariantConfig, spec: ModelSpec, runtime: Runtime) -> None:
-        self.config, self.spec, self.runtime = config, spec, runtime
-        self.needs = tuple(dict.fromkeys(name for names in spec.tensors.values() for name in names))
 
 
 class Answered(Passed):
@@ -288,32 +277,6 @@ class Endpoint:
     def threshold(self, variant: LoadedVariant) -> float | None:
         """Return what turns scores into labels: the endpoint's threshold, else the model's own."""
         return self._thresholds[variant.config.name]
-
-
-class Models:
-    """Bundles on disk and in memory, by digest: what is loaded once serves every endpoint and every config that names it."""
-
-    def __init__(self, store: Callable[[], ObjectStore], folder: Path, *, trusted: Sequence[str], deadline_s: float) -> None:
-        self._store, self._folder, self._trusted, self._deadline_s = store, folder, tuple(trusted), deadline_s
-        self._loaded: dict[str, tuple[ModelSpec, Runtime]] = {}
-
-    def load(self, variant: VariantConfig) -> LoadedVariant:
-        """Return a variant with its model, fetched and loaded if it is not there yet. Raises Invalid, NotFound, Unavailable, Corrupt."""
-        if variant.bundle not in self._loaded:
-            folder = self._folder / variant.bundle
-            if not folder.is_dir():  # it appears whole or not at all
-                checkout(self._store(), variant.bundle, folder)
-            spec = read_spec(folder)
-            model = f"{variant.model}@{variant.version}"
-            runtime = load_runtime(folder, spec, trusted=self._trusted, model=model, deadline_s=self._deadline_s)
-            self._loaded[variant.bundle] = (spec, runtime)
-        spec, runtime = self._loaded[variant.bundle]
-        return LoadedVariant(variant, spec, runtime)
-
-    def keep(self, digests: set[str]) -> None:
-        """Let go of every model that is not among digests."""
-        for digest in set(self._loaded) - digests:
-            del self._loaded[digest]
 
 
 def plain(column: Column) -> list[Any]:

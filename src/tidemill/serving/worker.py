@@ -41,7 +41,7 @@ from tidemill.serving.config import (
 from tidemill.serving.http import HttpServer, Limits
 from tidemill.serving.journal import EndpointJournal, JournalWriter, labels_folder
 from tidemill.serving.metrics import Metrics, process_memory_bytes
-from tidemill.serving.predict import Models
+from tidemill.serving.models import Models
 from tidemill.serving.routes import Routes
 from tidemill.serving.world import Builder, World
 from tidemill.store.online import OnlineStore

@@ -11,7 +11,8 @@ from tidemill.features.online import Columns, Pushed, ViewPlan, prepare
 from tidemill.serving.config import EndpointConfig, KeyHash, ServingConfig, endpoint_key
 from tidemill.serving.journal import EndpointJournal
 from tidemill.serving.metrics import Metrics
-from tidemill.serving.predict import Endpoint, Models
+from tidemill.serving.models import Models
+from tidemill.serving.predict import Endpoint
 from tidemill.serving.problems import EndpointNotFound, NotAuthenticated, SourceNotFound
 from tidemill.store.online import OnlineStore
 
