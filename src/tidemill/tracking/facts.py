@@ -78,8 +78,12 @@ class ParamRewritten(Conflict):
         )
 
 
+def _told(table: Table) -> list[Any]:
+    return [column for column in table.c if column.name != "experiment_id"]
+
+
 def _of_run(table: Table) -> Prepared:
-    return Prepared(select(table.c.key, table.c.value).where(table.c.run == bindparam("run")))
+    return Prepared(select(*_told(table)).where(table.c.run == bindparam("run")).order_by(table.c.key))
 
 
 def _upsert(table: Table) -> Any:
@@ -97,7 +101,7 @@ def _newer(table: Table, coming: Any) -> Any:
     return later | (same & (coming.value.is_not(None)) & (there.value.is_(None) | (coming.value >= there.value)))
 
 
-_READ_PARAMS = _of_run(PARAMS)
+_OF_RUN = {table.name: _of_run(table) for table in (PARAMS, TAGS, METRICS)}
 _FIRST_METRICS = Prepared(
     select(METRICS.c.run, METRICS.c.key, METRICS.c.value, METRICS.c.step, METRICS.c.at)
     .where(METRICS.c.run == bindparam("run"))
@@ -115,7 +119,7 @@ def write_params(tx: Connection, no: int, experiment: int, params: Mapping[str, 
         return
     texts = {key: str(value) for key, value in params.items()}
     check_texts("param", texts, PARAM_MAX)
-    before = dict(_READ_PARAMS.run(tx, {"run": no}).fetchall())
+    before = read_texts(tx, PARAMS, [no]).get(no, {})
     for key, value in texts.items():
         if before.get(key, value) != value:
             raise ParamRewritten(run, key, before[key], value)
@@ -150,7 +154,7 @@ def write_latest(tx: Connection, no: int, experiment: int, points: Iterable[tupl
 def read_texts(tx: Connection, table: Table, numbers: Sequence[int]) -> dict[int, dict[str, str]]:
     """Return no -> key -> value of many runs."""
     found: dict[int, dict[str, str]] = {}
-    for run, key, value in _rows_of(tx, table, numbers, "run, key, value"):
+    for run, key, value in _rows_of(tx, table, numbers):
         found.setdefault(run, {})[key] = value
     return found
 
@@ -159,7 +163,7 @@ def read_latest(tx: Connection, numbers: Sequence[int], *, at_most: int | None =
     """Return no -> (key, value, step, microseconds) of many runs, by key. at_most: of each run only so many, the first ones."""
     found: dict[int, list[tuple[str, float, int, int]]] = {}
     if at_most is None:
-        rows = _rows_of(tx, METRICS, numbers, "run, key, value, step, at")
+        rows = _rows_of(tx, METRICS, numbers)
     else:
         rows = [row for number in numbers for row in _FIRST_METRICS.run(tx, {"run": number, "some": at_most}).fetchall()]
     for run, key, value, step, at in rows:
@@ -177,9 +181,12 @@ def _row(no: int, experiment: int, key: str, value: str) -> dict[str, Any]:
     return {"run": no, "key": key, "experiment_id": experiment, "value": value}
 
 
-def _rows_of(tx: Connection, table: Table, numbers: Sequence[int], columns: str) -> Any:
+def _rows_of(tx: Connection, table: Table, numbers: Sequence[int]) -> Any:
     if not numbers:
         return ()
+    if len(numbers) == 1:  # what it is for most: a text that the driver knows
+        return _OF_RUN[table.name].run(tx, {"run": numbers[0]}).fetchall()
+    columns = ", ".join(column.name for column in _told(table))
     wanted = ",".join(map(str, map(int, numbers)))  # whole numbers of our own: nothing to escape, and one text for any count
     driver: Any = tx.connection.driver_connection
     return driver.execute(f"SELECT {columns} FROM {table.name} WHERE run IN ({wanted}) ORDER BY run, key").fetchall()

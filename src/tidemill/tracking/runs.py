@@ -23,7 +23,7 @@ from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
 from tidemill.catalog.prepared import Prepared
 from tidemill.catalog.schema import METADATA, Moment, Text
-from tidemill.core.clock import from_micros, micros
+from tidemill.core.clock import from_micros, micros, utc
 from tidemill.core.errors import Conflict, NotFound
 from tidemill.core.ids import Digest, EventId, RunId, new_run_id
 from tidemill.core.values import Value, field, replace
@@ -167,7 +167,12 @@ class _Found(Value, frozen=True, kw_only=True):
 _FIND = Prepared(
     select(RUNS.c.no, RUNS.c.experiment_id, RUNS.c.deleted_at).where(RUNS.c.project == bindparam("project"), RUNS.c.id == bindparam("id"))
 )
-_ADD = Prepared(insert_or(RUNS).values({name: bindparam(name) for name in _GIVEN}).on_conflict_do_nothing(index_elements=["project", "id"]))
+_ADD = Prepared(
+    insert_or(RUNS)
+    .values({name: bindparam(name) for name in _GIVEN})
+    .on_conflict_do_nothing(index_elements=["project", "id"])
+    .returning(RUNS.c.no)
+)
 _SET_STATUS = Prepared(
     update(RUNS)
     .where(RUNS.c.no == bindparam("of"))
@@ -208,16 +213,19 @@ def start_run(
             "project": ws.project, "id": run_id, "experiment_id": belongs, "name": name, "kind": kind, "parent": parent,
             "status": "running", "actor": ws.actor.id, "started_at": micros(started_at or now), "message": "",
         }  # fmt: skip
-        if _ADD.run(tx, row).rowcount:
-            no = find_run(tx, ws.project, run_id).no
-            facts.write_params(tx, no, belongs, params or {}, run=run_id)
-            facts.write_tags(tx, no, belongs, tags or {})
-            for source in sources:
-                link(tx, ws.project, source=source, target=f"run:{run_id}", relation="read", at=now)
-            if parent is not None:
-                link(tx, ws.project, source=f"run:{run_id}", target=f"run:{parent}", relation="part of", at=now)
-            ws.record(tx, RunStarted(run=run_id, name=name, run_kind=kind), subject=f"run:{run_id}", cause=cause)
-        return _read(tx, ws.project, run_id)
+        added = _ADD.run(tx, row).fetchall()
+        if not added:
+            return _read(tx, ws.project, run_id)
+        no = added[0][0]
+        facts.write_params(tx, no, belongs, params or {}, run=run_id)
+        facts.write_tags(tx, no, belongs, tags or {})
+        for source in sources:
+            link(tx, ws.project, source=source, target=f"run:{run_id}", relation="read", at=now)
+        if parent is not None:
+            link(tx, ws.project, source=f"run:{run_id}", target=f"run:{parent}", relation="part of", at=now)
+        ws.record(tx, RunStarted(run=run_id, name=name, run_kind=kind), subject=f"run:{run_id}", cause=cause)
+        made = read_many(tx, ws.project, [run_id], details="tags")[0]
+    return replace(made, params={key: str(value) for key, value in sorted((params or {}).items())})
 
 
 def delete_tag(ws: Workspace, run: str, key: str) -> None:
@@ -253,10 +261,9 @@ def end_run(
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run)
         before = _read(tx, ws.project, run)
-        if before.status in OPEN:
-            moment = ended_at or ws.clock.now()
-            _write_status(ws, tx, found.no, before, status=status, ended_at=moment, message=message, cause=cause)
-        return _read(tx, ws.project, run)
+        if before.status not in OPEN:
+            return before
+        return _write_status(ws, tx, found.no, before, status=status, ended_at=ended_at or ws.clock.now(), message=message, cause=cause)
 
 
 def update_run(
@@ -269,15 +276,17 @@ def update_run(
     ws.require("tracking.write", run)
     with ws.catalog.transaction() as tx:
         found = find_run(tx, ws.project, run)
-        before = read_many(tx, ws.project, [run], details="none")[0]
-        if name is not None and name != before.name:
-            tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(name=name))
+        now = read_many(tx, ws.project, [run], details="tags")[0]
         if status is not None:
-            ended = None if status in OPEN else ended_at or before.ended_at or ws.clock.now()
-            _write_status(ws, tx, found.no, before, status=status, ended_at=ended)
+            ended = None if status in OPEN else ended_at or now.ended_at or ws.clock.now()
+            now = _write_status(ws, tx, found.no, now, status=status, ended_at=ended)
         elif ended_at is not None:
             tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(ended_at=ended_at))
-        return read_many(tx, ws.project, [run], details="tags")[0]
+            now = replace(now, ended_at=utc(ended_at))
+        if name is not None and name != now.name:
+            tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(name=name))
+            now = replace(now, name=name)
+        return now
 
 
 def delete_run(ws: Workspace, run: str) -> None:
@@ -403,17 +412,20 @@ def _write_status(
     ended_at: datetime | None,
     message: str = "",
     cause: EventId | None = None,
-) -> None:
+) -> Run:
+    """Write how a run stands; return it as it is now."""
+    now = replace(before, status=status, ended_at=None if ended_at is None else utc(ended_at), message=message or before.message)
     ended = None if ended_at is None else micros(ended_at)
-    _SET_STATUS.run(tx, {"of": no, "status": status, "ended_at": ended, "message": message or before.message})
+    _SET_STATUS.run(tx, {"of": no, "status": status, "ended_at": ended, "message": now.message})
     if status in OPEN:
         if before.status not in OPEN:
             ws.record(tx, RunStarted(run=before.id, name=before.name, run_kind=before.kind), subject=before.node, cause=cause)
-        return
+        return now
     points.pack_rest(tx, no)
     if before.status != status:
         event = RunEnded(run=before.id, name=before.name, run_kind=before.kind, status=status, message=message)
         ws.record(tx, event, subject=before.node, cause=cause)
+    return now
 
 
 def _read(tx: Connection, project: str, run: str) -> Run:
