@@ -1,7 +1,7 @@
 """Datasets and their versions: a name, then immutable trees of Parquet files. Owns their tables."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,29 @@ def append(ws: Workspace, name: str, table: pa.Table, *, reason: str = "", cause
     )
 
 
+def add_parts(
+    ws: Workspace,
+    name: str,
+    parts: Sequence[Path],
+    *,
+    rows: int,
+    reason: str = "",
+    beside: Callable[[Connection, DatasetVersion], None] = lambda _tx, _made: None,
+) -> DatasetVersion:
+    """Make a version of Parquet files in their order, without reading their rows, however many there are.
+
+    They have one schema, and rows rows together. beside writes what belongs to the version (lineage, events) in the same transaction,
+    also when the newest version has this content already and is returned.
+    """
+    ws.require("datasets.write", name)
+    check_name(name, "dataset")
+    schema = pq.read_schema(parts[0])
+    files = {f"part-{number:05d}.parquet": ws.objects.put_file(part) for number, part in enumerate(parts)}
+    return _write_version(
+        ws, name, files, schema=schema, rows=rows, new_rows=rows, description="", reason=reason, cause=None, beside=beside
+    )  # fmt: skip
+
+
 def read_version(ws: Workspace, reference: str, *, at: datetime | None = None) -> DatasetVersion:
     """Return the version that `NAME@3` names; for `NAME` the newest one, as of `at` when given. Raises DatasetNotFound."""
     name, _, version = reference.partition("@")
@@ -234,7 +257,7 @@ def _put_parquet(ws: Workspace, table: pa.Table) -> Digest:
 def _write_version(
     ws: Workspace,
     name: str,
-    files: dict[str, Digest],
+    files: Mapping[str, Digest],
     *,
     schema: pa.Schema,
     rows: int,
@@ -242,6 +265,7 @@ def _write_version(
     description: str,
     reason: str,
     cause: EventId | None,
+    beside: Callable[[Connection, DatasetVersion], None] = lambda _tx, _made: None,
 ) -> DatasetVersion:
     entries = tuple(TreeEntry(path=path, digest=digest, size_bytes=ws.objects.size(digest)) for path, digest in sorted(files.items()))
     tree = Tree(entries=entries)
@@ -253,6 +277,7 @@ def _write_version(
         )
         before = _newest(tx, ws.project, name)
         if before is not None and before.digest == digest:
+            beside(tx, before)
             return before
         made = DatasetVersion(
             name=name,
@@ -269,6 +294,7 @@ def _write_version(
             link(tx, ws.project, source=before.node, target=made.node, relation="succeeded", at=now)
         event = DatasetAdded(name=name, version=made.version, digest=made.digest, rows=rows, new_rows=new_rows)
         ws.record(tx, event, subject=f"dataset:{name}", reason=reason, cause=cause)
+        beside(tx, made)
     return made
 
 

@@ -1,0 +1,321 @@
+"""One shard of a batch job: rows of a Parquet file in, scores as a Parquet file out. Runs in any process that sees the folders."""
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tidemill.core.errors import Corrupt, Invalid
+from tidemill.core.signature import ModelSpec
+from tidemill.core.values import Value
+from tidemill.features.history import join
+from tidemill.features.views import FeatureView
+from tidemill.serving.batch.columns import Faults, ModelColumns
+from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Runtime, Scores, load_runtime, read_spec
+
+T = TypeVar("T")
+OnBad = Literal["fail", "null"]
+GROUP_ROWS = 65_536  # of the output: the same whatever the batches were, so that equal scores are equal files
+READ_BYTES = 1 << 20
+FAULTS_TOLD = 20
+REFUSED_KEY = b"tidemill.refused"
+
+
+class LookUp(Value, frozen=True, kw_only=True):
+    """Features that are joined to the rows as of each row's moment. events: Parquet files of each source, by its name."""
+
+    views: tuple[FeatureView, ...]
+    names: tuple[str, ...]
+    events: dict[str, tuple[str, ...]]
+    timestamp: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns of the rows by which they are looked up."""
+        return tuple(dict.fromkeys(name for view in self.views for name in view.entity))
+
+
+class Scoring(Value, frozen=True, kw_only=True):
+    """What all shards of a job share. bundle: the folder of the model's files; kept: columns of the input that go to the output."""
+
+    bundle: str
+    model: str
+    version: int
+    trusted: tuple[str, ...]
+    deadline_s: float
+    threshold: float | None
+    kept: tuple[str, ...]
+    on_bad: OnBad
+    batch_rows: int
+    look_up: LookUp | None = None
+
+
+class Shard(Value, frozen=True, kw_only=True):
+    """Some rows of one Parquet file: `rows` of them behind `skip`. first: the number of the first of them in the whole input."""
+
+    path: str
+    skip: int
+    rows: int
+    first: int
+    target: str
+
+
+class ShardWork(Value, frozen=True, kw_only=True):
+    """What a worker is given."""
+
+    scoring: Scoring
+    shard: Shard
+
+
+class ShardDone(Value, frozen=True, kw_only=True):
+    """What came of a shard. refused: rows without a score."""
+
+    rows: int
+    refused: int
+
+
+class RowsRefused(Invalid):
+    """Rows of the input do not fit the model, and the job is not to leave them out."""
+
+    def __init__(self, model: str, faults: Faults, *, total: int) -> None:
+        self.model, self.faults, self.total = model, faults, total
+        told = "; ".join(f"row {row}: {fault}" for row, fault in faults.items())
+        more = f" (and {total - len(faults)} more near them)" if total > len(faults) else ""
+        super().__init__(
+            f"model {model} cannot score these rows: {told}{more}; nothing was published, "
+            f"mend the rows, or give them no score with --on-bad null"
+        )
+
+
+def output_schema(source: pa.Schema, scoring: Scoring) -> pa.Schema:
+    """Return the columns of the output."""
+    fields = [source.field(name) for name in scoring.kept]
+    fields.append(pa.field("score", pa.float64()))
+    if scoring.threshold is not None:
+        fields.append(pa.field("label", pa.bool_()))
+    fields += [pa.field("model", pa.string()), pa.field("version", pa.int32())]
+    if scoring.on_bad == "null":
+        fields.append(pa.field("refused", pa.string()))
+    return pa.schema(fields)
+
+
+def score_shard(work: ShardWork) -> ShardDone:
+    """Score the rows of a shard into its target, which appears whole, with as many rows, or not at all.
+
+    Raises RowsRefused (when on_bad is "fail"), ModelFailed, Corrupt, Invalid.
+    """
+    scoring, shard = work.scoring, work.shard
+    scorer = _Scorer(scoring)
+    faults: Faults = {}
+    refused = 0
+    target = Path(shard.target)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with pq.ParquetFile(shard.path, buffer_size=READ_BYTES, pre_buffer=False) as file:
+            schema = output_schema(file.schema_arrow, scoring)
+            with _Writer(scratch, schema) as writer:
+                row = shard.first
+                for batch in ahead(read_rows(file, shard, scorer.columns_of(file.schema_arrow), scoring.batch_rows)):
+                    scores, wrong = scorer.score(batch)
+                    refused += len(wrong)
+                    if wrong and scoring.on_bad == "fail":
+                        faults.update((row + place, fault) for place, fault in list(wrong.items())[: FAULTS_TOLD - len(faults)])
+                        if len(faults) == FAULTS_TOLD:
+                            break
+                    writer.write(_output(batch, scores, wrong, scoring, schema))
+                    row += batch.num_rows
+                if faults:
+                    raise RowsRefused(f"{scoring.model}@{scoring.version}", faults, total=refused)
+                if row - shard.first != shard.rows:
+                    raise Corrupt(
+                        f"{shard.path} ended after {row} rows; expected {shard.first + shard.rows}: it was changed, run the job again"
+                    )
+                writer.note(refused)
+        _sync(scratch)
+        scratch.replace(target)
+        _sync(target.parent)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return ShardDone(rows=shard.rows, refused=refused)
+
+
+def finished(shard: Shard) -> ShardDone | None:
+    """Return what came of a shard that was scored before, None for one that was not."""
+    try:
+        metadata = pq.read_metadata(shard.target)
+    except (FileNotFoundError, pa.ArrowInvalid, OSError):
+        return None
+    if metadata.num_rows != shard.rows:
+        return None
+    return ShardDone(rows=shard.rows, refused=int((metadata.metadata or {}).get(REFUSED_KEY, b"0")))
+
+
+def read_rows(file: pq.ParquetFile, shard: Shard, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a shard. Row groups before it are not read; of a long one the beginning is read and left out."""
+    metadata, begin, skip = file.metadata, 0, shard.skip
+    groups: list[int] = []
+    for number in range(metadata.num_row_groups):
+        end = begin + metadata.row_group(number).num_rows
+        if begin < shard.skip + shard.rows and end > shard.skip:
+            if not groups:
+                skip = shard.skip - begin
+            groups.append(number)
+        begin = end
+    left = shard.rows
+    # One thread: as many shards are under way as there are cores.
+    for batch in file.iter_batches(batch_rows, row_groups=groups, columns=list(columns), use_threads=False):
+        taken = batch.slice(skip, left)
+        skip -= min(skip, batch.num_rows)
+        left -= taken.num_rows
+        if taken.num_rows:
+            yield taken
+        if left == 0:
+            return
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield items while a thread makes the next one, so that reading waits for nobody and nobody for reading."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+class _Scorer:
+    """Runs a model over batches of rows."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        self._scoring = scoring
+        self._runtime, spec = _load(scoring.bundle, scoring.trusted, f"{scoring.model}@{scoring.version}", scoring.deadline_s)
+        look_up = scoring.look_up
+        self._columns = ModelColumns(spec, looked_up=look_up.names if look_up is not None else ())
+        self._events = {} if look_up is None else {name: _events(paths) for name, paths in look_up.events.items()}
+
+    def columns_of(self, schema: pa.Schema) -> list[str]:
+        """Return which columns of a file are to be read."""
+        look_up = self._scoring.look_up
+        keys = (*look_up.keys, look_up.timestamp) if look_up is not None else ()
+        looked_up = look_up.names if look_up is not None else ()
+        fed = [column.name for column in self._columns.inputs if column.name not in looked_up]
+        return [name for name in dict.fromkeys((*self._scoring.kept, *fed, *keys)) if name in schema.names]
+
+    def score(self, batch: pa.RecordBatch) -> tuple[Scores, Faults]:
+        """Return the score of each row, NaN for those that are refused, and why they are."""
+        columns, faults = self._columns.take(self._joined(batch))
+        scores = np.full(batch.num_rows, np.nan)
+        well = np.setdiff1d(np.arange(batch.num_rows), list(faults)) if faults else np.arange(batch.num_rows)
+        if len(well):
+            found, failed = self._run(columns, len(well))
+            scores[well] = found
+            faults.update((int(well[place]), fault) for place, fault in failed.items())
+        return scores, dict(sorted(faults.items()))
+
+    def _run(self, columns: Columns, rows: int) -> tuple[Scores, Faults]:
+        """Return the scores of rows. Those that the model has no number for are looked for by halves."""
+        try:
+            with np.errstate(all="ignore"):  # numbers that single precision cannot hold become infinite
+                return self._runtime.run(columns, rows), {}
+        except ModelFailed as error:
+            if "is not a finite number" not in error.reason:
+                raise
+        if rows == 1:
+            return np.array([np.nan]), {0: "the model's score is not a finite number"}
+        middle = rows // 2
+        (low, low_faults), (high, high_faults) = (
+            self._run(_part(columns, start, stop), stop - start) for start, stop in ((0, middle), (middle, rows))
+        )
+        return np.concatenate([low, high]), {**low_faults, **{middle + place: fault for place, fault in high_faults.items()}}
+
+    def _joined(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        look_up = self._scoring.look_up
+        if look_up is None:
+            return batch
+        entities = pa.Table.from_batches([batch.select(list(dict.fromkeys((*look_up.keys, look_up.timestamp))))])
+        found = join(entities, look_up.views, self._events, timestamp=look_up.timestamp)
+        own = [name for name in batch.schema.names if name not in look_up.names]
+        columns = [batch.column(name) for name in own] + [found.column(name).combine_chunks() for name in look_up.names]
+        return pa.RecordBatch.from_arrays(columns, names=[*own, *look_up.names])
+
+
+class _Writer:
+    """Writes row groups of one length, whatever the length of what comes."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        few: Any = [field.name for field in schema if not pa.types.is_floating(field.type)]  # (its types say bool, its text either)
+        self._file = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=few)
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows = 0
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        self._waiting.append(batch)
+        self._rows += batch.num_rows
+        while self._rows >= GROUP_ROWS:
+            table = pa.Table.from_batches(self._waiting)
+            self._put(table.slice(0, GROUP_ROWS))
+            self._waiting = table.slice(GROUP_ROWS).to_batches()
+            self._rows = table.num_rows - GROUP_ROWS
+
+    def note(self, refused: int) -> None:
+        """Add what is left, and how many rows had no score."""
+        if self._rows:
+            self._put(pa.Table.from_batches(self._waiting))
+        self._file.add_key_value_metadata({REFUSED_KEY.decode(): str(refused)})
+
+    def _put(self, table: pa.Table) -> None:
+        self._file.write_table(table.combine_chunks(), row_group_size=GROUP_ROWS)
+
+
+def _output(batch: pa.RecordBatch, scores: Scores, faults: Faults, scoring: Scoring, schema: pa.Schema) -> pa.RecordBatch:
+    rows = batch.num_rows
+    absent = np.isnan(scores) if faults else None
+    columns = [batch.column(name) for name in scoring.kept]
+    columns.append(pa.array(scores, pa.float64(), mask=absent))
+    if scoring.threshold is not None:
+        columns.append(pa.array(scores >= scoring.threshold, pa.bool_(), mask=absent))
+    columns += [pa.repeat(pa.scalar(scoring.model), rows), pa.repeat(pa.scalar(scoring.version, pa.int32()), rows)]
+    if scoring.on_bad == "null":
+        columns.append(pa.array([faults.get(place) for place in range(rows)], pa.string()) if faults else pa.nulls(rows, pa.string()))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _part(columns: Columns, start: int, stop: int) -> Columns:
+    take = getattr(columns, "take", None)
+    if take is not None:
+        part: Columns = take(list(range(start, stop)))
+        return part
+    return {name: column[start:stop] for name, column in columns.items()}
+
+
+@lru_cache(maxsize=2)  # shards of one job follow each other in a process
+def _load(bundle: str, trusted: tuple[str, ...], model: str, deadline_s: float) -> tuple[Runtime, ModelSpec]:
+    folder = Path(bundle)
+    spec = read_spec(folder)
+    return load_runtime(folder, spec, trusted=trusted, model=model, deadline_s=deadline_s), spec
+
+
+@lru_cache(maxsize=8)
+def _events(paths: tuple[str, ...]) -> pa.Table:
+    return pa.concat_tables([pq.read_table(path) for path in paths])
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
