@@ -4,17 +4,14 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from tidemill.core.clock import elapsed
-from tidemill.core.errors import TidemillError, Unavailable
+from tidemill.core.errors import TidemillError
 from tidemill.serving.http import Done, Reply
 from tidemill.serving.journal import FailureRecord, JournalUnavailable, JournalWriter, PredictionRecord
 from tidemill.serving.metrics import Metrics
-from tidemill.serving.predict import Answered, Endpoint, ShadowWork, Work
-from tidemill.serving.problems import TooBusy
+from tidemill.serving.predict import ShadowWork
 
 LOG = logging.getLogger(__name__)
 SHADOWS_WAITING = 2000
@@ -74,55 +71,6 @@ class Shadows:
         LOG.warning("endpoint %s: a shadow did not see a request: %s", work.endpoint.config.key, reason)
 
 
-class Waiters:
-    """Runs models that have to be waited for beside the event loop: a thread an endpoint, and so many requests at most."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, most: int, deadline_s: float) -> None:
-        self._loop, self._most, self._deadline_s = loop, most, deadline_s
-        self._threads: dict[str, ThreadPoolExecutor] = {}
-        self._counts: dict[str, int] = {}
-
-    def check(self, endpoint: Endpoint) -> None:
-        """Raises TooBusy when as many requests wait for an endpoint as may."""
-        if (count := self._counts.get(endpoint.config.key, 0)) >= self._most:
-            raise TooBusy(endpoint.config.key, count)
-
-    def run(self, endpoint: Endpoint, work: Work, done: Callable[[Answered | TidemillError], None]) -> None:
-        """Call done, in the event loop, with what came of the work. Raises TooBusy."""
-        self.check(endpoint)
-        key = endpoint.config.key
-        self._counts[key] = self._counts.get(key, 0) + 1
-        thread = self._threads.get(key)
-        if thread is None:
-            thread = self._threads[key] = ThreadPoolExecutor(1, thread_name_prefix=f"waits-{key}")
-        thread.submit(self._run, endpoint, work, done)
-
-    def keep(self, endpoints: Collection[str]) -> None:
-        """Let the threads of all other endpoints go, once they have done what was asked of them."""
-        for key in self._threads.keys() - set(endpoints):
-            self._threads.pop(key).shutdown(wait=False)
-
-    def _run(self, endpoint: Endpoint, work: Work, done: Callable[[Answered | TidemillError], None]) -> None:
-        error: TidemillError | None = None
-        try:
-            if elapsed() - work.started > self._deadline_s:
-                waited = f"the request waited {self._deadline_s:g} s for its model"
-                raise Unavailable(f"endpoint {endpoint.config.key!r} is busy: {waited}; send it again later")
-            endpoint.run(work)
-        except TidemillError as refused:
-            error = refused
-        except Exception as failure:
-            LOG.exception("endpoint %s failed", endpoint.config.key)
-            error = TidemillError(f"the worker failed on this request ({type(failure).__name__}); its log has the reason")
-        with suppress(RuntimeError):  # the worker has ended
-            self._loop.call_soon_threadsafe(self._ended, endpoint, work, error, done)
-
-    def _ended(self, endpoint: Endpoint, work: Work, error: TidemillError | None, done: Callable[[Answered | TidemillError], None]) -> None:
-        self._counts[endpoint.config.key] -= 1
-        answered = endpoint.finish(work)
-        done(error if error is not None else answered)
-
-
 class Commit:
     """Brings journals to where they have to be before answers go out, for all at once that wait: written, so that they survive the
     process; with to_disk flushed as well, so that they survive a power cut.
@@ -139,7 +87,7 @@ class Commit:
     def __call__(self, journal: JournalWriter, done: Done) -> None:
         """Call done once the journal is where it has to be; with the error when that cannot be."""
         if not self._waiting:
-            self._loop.call_soon(self._write)  # once every request that has arrived by now was answered
+            self._loop.call_soon(self.write)  # once every request that has arrived by now was answered
         self._waiting.append((journal, done))
 
     @property
@@ -152,8 +100,11 @@ class Commit:
         if self._thread is not None:
             self._thread.shutdown()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write now for all that wait."""
         group, self._waiting = self._waiting, []
+        if not group:
+            return
         failed: dict[int, TidemillError] = {}
         before = elapsed()
         for journal in {id(journal): journal for journal, _ in group}.values():

@@ -5,7 +5,7 @@ For the control side: a worker needs none of this.
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -270,8 +270,8 @@ def _records_table(names: tuple[str, ...], block: tuple[str, ...], records: Sequ
         "model": pa.array([model for _, model, _ in variants], pa.string()),
         "version": pa.array([version for _, _, version in variants], pa.int64()),
         "shadow": repeated([record.shadow for record in records], pa.bool_()),
-        "latency_ms": repeated([record.latency_ms for record in records], pa.float64()),
-        "trace_id": repeated([record.trace_id for record in records], pa.string()),
+        "latency_ms": pa.array(_each((record.latency_ms, len(record.ids)) for record in records), pa.float64()),
+        "trace_id": pa.array(_each((record.trace_id, len(record.ids)) for record in records), pa.string()),
         "received_at": repeated([record.received for record in records], MOMENT),
     }
     for name in names:
@@ -281,6 +281,11 @@ def _records_table(names: tuple[str, ...], block: tuple[str, ...], records: Sequ
         whole = np.concatenate(matrices, dtype=np.float64)
         columns |= {INPUT + name: pa.array(whole[:, place], from_pandas=True) for place, name in enumerate(block)}
     return pa.table(columns)
+
+
+def _each(told: Iterable[tuple[Any, int]]) -> list[Any]:
+    """Return a value a row: it stands once for all rows of a record, or in a list."""
+    return [each for value, count in told for each in (value if isinstance(value, list) else [value] * count)]
 
 
 def _column(values: list[Any]) -> "pa.Array[Any]":

@@ -34,14 +34,22 @@ class Limits(Value, frozen=True, kw_only=True):
 Done = Callable[["Reply | TidemillError | None"], None]
 
 
+def _never() -> bool:
+    return False
+
+
 class Request(Passed):
-    """One request, whole. path has no query; header names are in lower case; started: `elapsed` when it was whole."""
+    """One request, whole. path has no query; header names are in lower case; started: `elapsed` when it was whole.
+
+    left: whether its caller has ended the connection, at least from its own side, as one does who waits no more.
+    """
 
     method: bytes
     path: bytes
     headers: dict[bytes, bytes]
     body: bytes
     started: float
+    left: Callable[[], bool] = _never
 
 
 class Reply(Passed):
@@ -142,7 +150,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._body_bytes = self._head_bytes = 0
-        self._in_message = self._in_body = self._deaf = self._closing = False
+        self._in_message = self._in_body = self._deaf = self._closing = self._left = False
         self._since = elapsed()
 
     # asyncio.Protocol
@@ -156,6 +164,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.connections.discard(self)
         self._transport = None
+        self._left = True
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -174,7 +183,7 @@ class Connection(asyncio.Protocol):
             self._refuse(431, f"the request's header is larger than {self._limits.header_bytes} bytes")
 
     def eof_received(self) -> bool:
-        self._deaf = True
+        self._deaf = self._left = True
         if self._slots:
             self._end_after_slots()
             return True  # half open: the answers that were promised still go out
@@ -231,7 +240,7 @@ class Connection(asyncio.Protocol):
             self._deaf = True
         self._slots.append(slot)
         self._body, self._since = [], elapsed()
-        reply = self.server.handle(Request(self._parser.get_method(), path, self._headers, body, self._since))
+        reply = self.server.handle(Request(self._parser.get_method(), path, self._headers, body, self._since, self.left))
         self._since = elapsed()
         if reply.wait_for is None:
             slot.reply = reply
@@ -241,6 +250,10 @@ class Connection(asyncio.Protocol):
             reply.wait_for(slot.settle)
 
     # answers
+
+    def left(self) -> bool:
+        """Return whether the caller has ended the connection, at least from its own side."""
+        return self._left
 
     def send(self) -> None:
         """Write the answers that are due, in the order of their requests."""

@@ -42,10 +42,11 @@ class PackedBlock(Value, frozen=True, kw_only=True):
 
 
 class PredictionRecord(Value, frozen=True, kw_only=True):
-    """One request's rows that one or more variants answered. Lists run along the rows.
+    """Rows that one or more variants answered: of one request, or of several that were scored together. Lists run along the rows.
 
     at: event time, received: real time, both microseconds since 1970. variant holds places in variants: (name, model, version).
-    columns and block: what came with the request and what was looked up. shadow: nobody was told.
+    columns and block: what came with the request and what was looked up. shadow: nobody was told. latency_ms and trace_id: a list
+    where rows differ in it.
     """
 
     at: int
@@ -56,8 +57,8 @@ class PredictionRecord(Value, frozen=True, kw_only=True):
     variant: list[int]
     variants: list[tuple[str, str, int]]
     shadow: bool
-    latency_ms: float
-    trace_id: str
+    latency_ms: float | list[float]
+    trace_id: str | list[str]
     block: PackedBlock | None = None
 
 
@@ -71,8 +72,8 @@ class PredictionHead(Wire, frozen=True, kw_only=True):
     variant: list[int]
     variants: list[tuple[str, str, int]]
     shadow: bool
-    latency_ms: float
-    trace_id: str
+    latency_ms: float | list[float]
+    trace_id: str | list[str]
 
 
 class FailureRecord(Value, frozen=True, kw_only=True):

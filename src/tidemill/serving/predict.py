@@ -1,6 +1,6 @@
 """The path of a prediction: check rows, look features up, choose variants, run, journal, answer; shadows after it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from tidemill.core.clock import Clock, elapsed, from_micros, micros, wall_micros
 from tidemill.core.codec import Raw, packed
-from tidemill.core.errors import Invalid
+from tidemill.core.errors import Invalid, TidemillError
 from tidemill.core.ids import new_ids
 from tidemill.core.values import Passed, Value
 from tidemill.features.online import FeatureReader
@@ -17,10 +17,13 @@ from tidemill.serving.config import EndpointConfig, VariantConfig
 from tidemill.serving.journal import EndpointJournal, FailureRecord, JournalUnavailable, PackedBlock, PredictionRecord
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.models import LoadedVariant
+from tidemill.serving.pace import Pace
 from tidemill.serving.route import choose
-from tidemill.serving.rows import ORDERS_KEPT, Rows, RowSchema, row_schema
-from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed
+from tidemill.serving.rows import ORDERS_KEPT, Rows, RowSchema, row_schema, together
+from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, looks_around
 from tidemill.store.online import OnlineStore
+
+TOGETHER_S = 1e-3
 
 
 class Prediction(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,16 +54,26 @@ class Answered(Passed):
     shadow: "ShadowWork | None"
 
 
-class Work(Passed):
-    """A request under way: its rows with their features, who is to answer which, and what came of it."""
+class Ask(Passed):
+    """A request that waits for its answer. started: `elapsed` when it came; left: whether its caller waits no more; done: called once."""
 
+    rows: Rows
+    started: float
+    trace_id: str
+    left: Callable[[], bool]
+    done: Callable[[Answered | TidemillError], None]
+
+
+class Work(Passed):
+    """Requests under way, as one: their rows with features, who is to answer which, and what came of it."""
+
+    asks: Sequence[Ask]
+    began: float
     ids: list[str]
     columns: Columns
     chosen: list[str]
     names: list[str]
     at: int
-    started: float
-    trace_id: str
     scores: list[float] | None = None
     failed: FailureRecord | None = None
 
@@ -70,7 +83,9 @@ class ShadowWork:
 
     __slots__ = ("at", "chosen", "columns", "endpoint", "ids", "trace_id")
 
-    def __init__(self, endpoint: "Endpoint", ids: list[str], columns: Columns, chosen: list[str], at: int, trace_id: str) -> None:
+    def __init__(
+        self, endpoint: "Endpoint", ids: list[str], columns: Columns, chosen: list[str], at: int, trace_id: str | list[str]
+    ) -> None:  # fmt: skip
         self.endpoint, self.ids, self.columns, self.chosen, self.at, self.trace_id = endpoint, ids, columns, chosen, at, trace_id
 
     def run(self) -> list[PredictionRecord | FailureRecord]:
@@ -83,7 +98,7 @@ class Endpoint:
 
     def __init__(
         self, config: EndpointConfig, variants: Mapping[str, LoadedVariant], *, online: OnlineStore | None, journal: EndpointJournal,
-        clock: Clock, metrics: Metrics,
+        clock: Clock, metrics: Metrics, together_s: float = TOGETHER_S,
     ) -> None:  # fmt: skip
         self.config, self.variants, self.journal = config, dict(variants), journal
         self._clock, self.metrics = clock, metrics.endpoint(config.key)
@@ -105,22 +120,14 @@ class Endpoint:
         self._names: dict[tuple[str, ...], Raw] = {}
         self.waits = any(getattr(each.runtime, "waits", False) for each in variants.values())
         """Whether a model answers from a process of its own, so that others must not wait until it has."""
+        # Code of a bundle may look at all rows that it is given at once: it is given those of one request.
+        one_by_one = any(looks_around(each.spec) for each in variants.values())
+        self.pace = Pace(0.0 if one_by_one else together_s)
 
-    def predict(self, rows: Rows, *, started: float, trace_id: str = "") -> Answered:
-        """Answer rows. The predictions are gathered for the journal: flush it before anybody is told of them.
-
-        started: `elapsed` when the request came. Raises Invalid for rows that do not fit, Unavailable when features are not to be
-        had, ModelFailed.
-        """
-        work = self.begin(rows, started=started, trace_id=trace_id)
-        try:
-            self.run(work)
-        finally:
-            answered = self.finish(work)
-        return answered
-
-    def begin(self, rows: Rows, *, started: float, trace_id: str) -> Work:
-        """Look features up and choose a variant for each row. Raises Invalid, Unavailable."""
+    def begin(self, asks: Sequence[Ask]) -> Work:
+        """Look features up and choose a variant for each row of requests that go `together`. Raises Invalid, Unavailable."""
+        began = elapsed()
+        rows = asks[0].rows if len(asks) == 1 else together([ask.rows for ask in asks])
         moment = self._clock.micros() if rows.at is None else micros(rows.at)
         ids = rows.ids or new_ids(rows.count)
         columns: Columns = rows.columns
@@ -130,7 +137,7 @@ class Endpoint:
             self.metrics.features(elapsed() - before)
         chosen = self._answering * rows.count if self._alone is not None else choose(self.config.route, self._units(ids, columns))
         names = self._answering if self._alone is not None else sorted(set(chosen))
-        return Work(ids, columns, chosen, names, moment, started, trace_id)
+        return Work(asks, began, ids, columns, chosen, names, moment)
 
     def run(self, work: Work) -> None:
         """Let the chosen variants score the rows; whatever comes of it stands in the work. Raises ModelFailed.
@@ -158,14 +165,23 @@ class Endpoint:
         self.metrics.ran(name, elapsed() - before)
         return scores
 
-    def finish(self, work: Work) -> Answered:
-        """Note in the journal what came of the work; what is returned for work that failed is nobody's."""
-        if work.scores is None:
-            if work.failed is not None:
-                with suppress(JournalUnavailable):  # the caller is told of the model
-                    self.journal.failures.append(work.failed, at=work.failed.at)
-            return Answered([], [], [], None)
+    def fail(self, work: Work) -> None:
+        """Note in the journal of failures that a model failed on the work."""
+        if work.failed is not None:
+            with suppress(JournalUnavailable):  # the caller is told of the model
+                self.journal.failures.append(work.failed, at=work.failed.at)
+
+    def finish(self, work: Work) -> list[Answered]:
+        """Gather what came of the work for the journal: flush it before anybody is told. Return what came of each request."""
+        assert work.scores is not None, "the work was run"
         ids, chosen, names, count = work.ids, work.chosen, work.names, len(work.ids)
+        asks, now = work.asks, elapsed()
+        latency_ms: float | list[float] = (now - asks[0].started) * 1e3
+        trace_id: str | list[str] = asks[0].trace_id
+        if len(asks) > 1:
+            latency_ms = [(now - ask.started) * 1e3 for ask in asks for _ in range(ask.rows.count)]
+            if any(ask.trace_id != trace_id for ask in asks):
+                trace_id = [ask.trace_id for ask in asks for _ in range(ask.rows.count)]
         block = work.columns if type(work.columns) is Block else None
         record = PredictionRecord(
             at=work.at,
@@ -177,24 +193,34 @@ class Endpoint:
             variant=[0] * count if len(names) == 1 else [names.index(name) for name in chosen],
             variants=[self._told[name] for name in names],
             shadow=False,
-            latency_ms=(elapsed() - work.started) * 1e3,
-            trace_id=work.trace_id,
+            latency_ms=latency_ms,
+            trace_id=trace_id,
         )
         self.journal.predictions.gather(record, at=work.at)
         for name in names:
             self.metrics.predicted(self.variants[name].config, count if len(names) == 1 else chosen.count(name))
-        shadow = ShadowWork(self, ids, work.columns, chosen, work.at, work.trace_id) if self.config.shadows else None
-        return Answered(ids, work.scores, chosen, shadow)
+        self.pace.saw(count, elapsed() - work.began)
+        shadow = ShadowWork(self, ids, work.columns, chosen, work.at, trace_id) if self.config.shadows else None
+        if len(asks) == 1:
+            return [Answered(ids, work.scores, chosen, shadow)]
+        answers, place = [], 0
+        for ask in asks:
+            end = place + ask.rows.count
+            answers.append(Answered(ids[place:end], work.scores[place:end], chosen[place:end], None))
+            place = end
+        answers[-1].shadow = shadow
+        return answers
 
     def run_shadow(self, name: str, work: ShadowWork) -> PredictionRecord | FailureRecord:
         """Let one shadow see the rows that it did not answer itself. Return its record, or that of its failure.
 
         The record has no inputs: those stand in the record of the answer, under the same ids.
         """
-        variant, ids, columns = self.variants[name], work.ids, work.columns
+        variant, ids, columns, trace_id = self.variants[name], work.ids, work.columns, work.trace_id
         if name in work.chosen:
             places = [place for place, each in enumerate(work.chosen) if each != name]
             ids = [ids[place] for place in places]
+            trace_id = [trace_id[place] for place in places] if isinstance(trace_id, list) else trace_id
             columns = _take_rows(columns, variant.needs, places)
         before = elapsed()
         try:
@@ -211,7 +237,7 @@ class Endpoint:
             variants=[(variant.config.name, variant.config.model, variant.config.version)],
             shadow=True,
             latency_ms=(elapsed() - before) * 1e3,
-            trace_id=work.trace_id,
+            trace_id=trace_id,
         )
 
     def warm_up(self) -> None:

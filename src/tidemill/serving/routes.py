@@ -11,7 +11,6 @@ from tidemill.core.errors import Invalid, TidemillError, Unavailable
 from tidemill.core.values import Value
 from tidemill.features.online import Pushed
 from tidemill.serving import labels
-from tidemill.serving.background import Waiters
 from tidemill.serving.frames import encode_predictions, id_lines
 from tidemill.serving.http import Done, Reply, Request
 from tidemill.serving.invocations.routes import InvocationRoutes, call_of, speaks
@@ -19,10 +18,11 @@ from tidemill.serving.journal import JournalWriter
 from tidemill.serving.kserve import routes as kserve
 from tidemill.serving.metrics import MEDIA_TYPE, Metrics
 from tidemill.serving.oip.routes import OipRoutes, Target, target_of
-from tidemill.serving.predict import Answered, Endpoint, ShadowWork
+from tidemill.serving.predict import Answered, Ask, Endpoint, ShadowWork
 from tidemill.serving.problems import MethodRefused, RouteNotFound, problem_reply, unexpected
 from tidemill.serving.rows import Rows
 from tidemill.serving.trace import trace_id_of
+from tidemill.serving.turns import Turns
 from tidemill.serving.world import World
 
 PATHS_KNOWN = 1000
@@ -60,12 +60,12 @@ class Routes:
 
     def __init__(
         self, *, clock: Clock, metrics: Metrics, labels_journal: JournalWriter, shadow: Callable[[ShadowWork], None],
-        held: Held, waiters: Waiters, exposition: Callable[[], bytes],
+        held: Held, turns: Turns, exposition: Callable[[], bytes],
     ) -> None:  # fmt: skip
         self._world: World | None = None
         self._inferring: dict[bytes, tuple[Endpoint, Target]] = {}
         self._clock, self._metrics, self._labels = clock, metrics, labels_journal
-        self._shadow, self._held, self._waiters, self._exposition = shadow, held, waiters, exposition
+        self._shadow, self._held, self._turns, self._exposition = shadow, held, turns, exposition
         self._oip = OipRoutes()
         self._invocations = InvocationRoutes()
         self._kserve = kserve.KserveRoutes()
@@ -196,34 +196,27 @@ class Routes:
         )  # fmt: skip
 
     def _serve(self, request: Request, endpoint: Endpoint, rows: Rows, name: str, make: Callable[[Answered], Reply]) -> Reply:
-        """Answer rows: at once, or once a model that has to be waited for has answered."""
+        """Answer rows together with those of others, and tell of it once that is journaled."""
+        self._turns.check(endpoint)
         trace_id = trace_id_of(request.headers.get(b"traceparent"))
-        if not endpoint.waits:
-            answered = endpoint.predict(rows, started=request.started, trace_id=trace_id)
-            return self._reply(request, endpoint, answered, make(answered))
-        self._waiters.check(endpoint)
-        work = endpoint.begin(rows, started=request.started, trace_id=trace_id)
 
-        def told(done: Done, outcome: Answered | TidemillError) -> None:
-            if isinstance(outcome, TidemillError):
-                reply = self._refusal(request.path)(outcome)
-            else:
-                reply = self._reply(request, endpoint, outcome, make(outcome))
-            self._count(name, reply.status)
-            if reply.wait_for is None:
-                done(reply)
-            else:
-                reply.wait_for(lambda instead: done(instead or reply))
+        def wait(done: Done) -> None:
+            def answer(outcome: Answered | TidemillError) -> None:
+                if isinstance(outcome, TidemillError):
+                    reply = self._refusal(request.path)(outcome)
+                    self._count(name, reply.status)
+                    done(reply)
+                    return
+                reply = make(outcome)
+                if outcome.shadow is not None:
+                    reply.after = partial(self._shadow, outcome.shadow)
+                self._count(name, reply.status)
+                endpoint.metrics.responded(elapsed() - request.started)
+                self._held(endpoint.journal.predictions, lambda instead: done(instead or reply))
 
-        return Reply(PENDING, b"", wait_for=lambda done: self._waiters.run(endpoint, work, partial(told, done)))
+            self._turns.add(endpoint, Ask(rows, request.started, trace_id, request.left, answer))
 
-    def _reply(self, request: Request, endpoint: Endpoint, answered: Answered, reply: Reply) -> Reply:
-        reply.wait_for = partial(self._held, endpoint.journal.predictions)
-        if answered.shadow is not None:
-            work = answered.shadow
-            reply.after = lambda: self._shadow(work)
-        endpoint.metrics.responded(elapsed() - request.started)
-        return reply
+        return Reply(PENDING, b"", wait_for=wait)
 
     def _feedback(self, request: Request) -> Reply:
         answer = labels.take_labels(request.body, self._labels, self._clock)

@@ -1,7 +1,7 @@
 """Rows of a request: decoded and checked against what the models behind an endpoint take, in one pass; faults are named one by one."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from math import inf, isfinite, isnan
@@ -13,6 +13,7 @@ import numpy as np
 
 from tidemill.core.codec import convert, decode, decode_any
 from tidemill.core.errors import Invalid
+from tidemill.core.ids import new_ids
 from tidemill.core.signature import Column, ModelSpec
 from tidemill.core.values import Meta, Passed, Value
 from tidemill.features.online import ReadPlan
@@ -51,6 +52,26 @@ class Rows(Passed):
     count: int
     ids: list[str] | None
     at: datetime | None
+
+
+def together(asked: Sequence[Rows]) -> Rows:
+    """Return the rows of several requests, which `kind_of` says go together, as those of one."""
+    columns: Mapping[str, Any]
+    first = asked[0].columns
+    if type(first) is Block:
+        columns = Block(first.names, np.concatenate([rows.columns.matrix for rows in asked]))  # type: ignore[attr-defined]  # blocks all
+    else:
+        columns = {name: [value for rows in asked for value in rows.columns[name]] for name in first}
+    ids = None
+    if any(rows.ids for rows in asked):
+        ids = [unit for rows in asked for unit in rows.ids or new_ids(rows.count)]
+    return Rows(columns, sum(rows.count for rows in asked), ids, asked[0].at)
+
+
+def kind_of(rows: Rows) -> Hashable:
+    """Return what rows of two requests have to have in common to go together: the moment that they are about, and their form."""
+    columns = rows.columns
+    return (columns.names, columns.matrix.dtype, rows.at) if type(columns) is Block else rows.at
 
 
 class RowSchema:

@@ -27,7 +27,7 @@ from tidemill.core.clock import EPOCH, open_clock
 from tidemill.core.errors import ExtraMissing, TidemillError
 from tidemill.core.process import follow_supervisor, start_logging
 from tidemill.core.settings import STATE_NAME, Settings, load_settings
-from tidemill.serving.background import Commit, Shadows, Waiters
+from tidemill.serving.background import Commit, Shadows
 from tidemill.serving.config import (
     EndpointConfig,
     ServingConfig,
@@ -43,6 +43,7 @@ from tidemill.serving.journal import EndpointJournal, JournalWriter, labels_fold
 from tidemill.serving.metrics import Metrics, process_memory_bytes
 from tidemill.serving.models import Models
 from tidemill.serving.routes import Routes
+from tidemill.serving.turns import Turns
 from tidemill.serving.world import Builder, World
 from tidemill.store.online import OnlineStore
 from tidemill.store.table import open_online, open_store
@@ -89,18 +90,18 @@ class Worker:
         np.seterr(all="ignore")  # numbers that single precision cannot hold become infinite, and are refused as such
         commit = Commit(loop, self.metrics, to_disk=self.settings.journal_sync == "disk")
         shadows = Shadows(loop, self.metrics, commit)
-        self.waiters = Waiters(loop, most=self.settings.waiting_limit, deadline_s=self.settings.model_deadline_s)
+        self.turns = Turns(loop, commit, waiting_limit=self.settings.waiting_limit, deadline_s=self.settings.model_deadline_s)
         loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.routes = Routes(
             clock=self.clock, metrics=self.metrics, labels_journal=self.labels_journal, shadow=shadows.submit, held=commit,
-            waiters=self.waiters, exposition=self._exposition,
+            turns=self.turns, exposition=self._exposition,
         )  # fmt: skip
         http = HttpServer(self.routes, self.routes.refuse, Limits(body_bytes=self.settings.body_limit_bytes))
         # Before the first connection is taken: callers of a port that the supervisor holds wait in its queue, and none is refused.
         await self._adopt(loader)
         if self.routes.world is None:
             await self._fall_back(loader)
-        grpc = self._open_grpc(listener.getsockname()[0], shadow=shadows.submit, held=commit, waiters=self.waiters)
+        grpc = self._open_grpc(listener.getsockname()[0], shadow=shadows.submit, held=commit, turns=self.turns)
         if grpc is not None:
             await grpc.start()
             self.grpc_port = grpc.port
@@ -122,7 +123,7 @@ class Worker:
             await ended
         await loop.run_in_executor(loader, shadows.close, max(1.0, deadline - loop.time()))
         await asyncio.sleep(0.01)  # the last records of shadows
-        self.waiters.keep(())
+        self.turns.keep(())
         commit.close()
         loader.shutdown()
         self.close()
@@ -183,7 +184,7 @@ class Worker:
         self.routes.world = world
         self.metrics.generation.set(world.config.generation)
         self.builder.forget(world.config)
-        self.waiters.keep(world.endpoints)
+        self.turns.keep(world.endpoints)
         for key in set(self.journals) - {endpoint.key for endpoint in world.config.endpoints}:
             # Behind what was answered already and is written in a moment.
             asyncio.get_running_loop().call_soon(self.journals.pop(key).close)

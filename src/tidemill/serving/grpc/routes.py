@@ -12,18 +12,18 @@ import grpc
 
 from tidemill.core.clock import Clock, elapsed
 from tidemill.core.errors import Conflict, Corrupt, Invalid, NotFound, NotPermitted, TidemillError, Unavailable
-from tidemill.serving.background import Waiters
 from tidemill.serving.grpc.infer import read_request, write_response
 from tidemill.serving.grpc.wire import HEALTH, INFERENCE, MESSAGES, NOT_SERVING, SERVICE_UNKNOWN, SERVING, read_message
 from tidemill.serving.http import Request
 from tidemill.serving.journal import JournalWriter
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.oip.models import check_version, metadata
-from tidemill.serving.predict import Answered, Endpoint, ShadowWork, Work
+from tidemill.serving.predict import Answered, Ask, Endpoint, ShadowWork
 from tidemill.serving.problems import NotAuthenticated, TooBusy, unexpected
 from tidemill.serving.routes import Held
 from tidemill.serving.runtimes.runtime import ModelFailed
 from tidemill.serving.trace import trace_id_of
+from tidemill.serving.turns import Turns
 from tidemill.serving.world import World
 
 T = TypeVar("T")
@@ -67,10 +67,10 @@ class GrpcRoutes:
 
     def __init__(
         self, *, world: Callable[[], World | None], clock: Clock, metrics: Metrics, shadow: Callable[[ShadowWork], None],
-        held: Held, waiters: Waiters,
+        held: Held, turns: Turns,
     ) -> None:  # fmt: skip
         self._world, self._clock, self._metrics = world, clock, metrics
-        self._shadow, self._held, self._waiters = shadow, held, waiters
+        self._shadow, self._held, self._turns = shadow, held, turns
         self._counted: dict[tuple[str, str], Callable[[], None]] = {}
         self._draining = asyncio.Event()
 
@@ -148,21 +148,17 @@ class GrpcRoutes:
         endpoint = self._endpoint(headers, request.model_name)
         asked = read_request(endpoint, request)
         trace_id = trace_id_of(headers.get(b"traceparent"))
-        if endpoint.waits:
-            answered = await self._waited(endpoint, endpoint.begin(asked.rows, started=started, trace_id=trace_id))
-        else:
-            answered = endpoint.predict(asked.rows, started=started, trace_id=trace_id)
+
+        def ask(done: Callable[[Answered | TidemillError], None]) -> None:
+            self._turns.add(endpoint, Ask(asked.rows, started, trace_id, context.done, done))
+
+        answered: Answered | TidemillError = await _called_back(ask)
+        if isinstance(answered, TidemillError):
+            raise answered
         response = write_response(endpoint, asked, answered)
         await self._kept(endpoint.journal.predictions)
         endpoint.metrics.responded(elapsed() - started)
         return response, answered.shadow
-
-    async def _waited(self, endpoint: Endpoint, work: Work) -> Answered:
-        """Return what a model that has to be waited for made of the work. Raises TidemillError."""
-        outcome: Answered | TidemillError = await _called_back(partial(self._waiters.run, endpoint, work))
-        if isinstance(outcome, TidemillError):
-            raise outcome
-        return outcome
 
     async def _kept(self, journal: JournalWriter) -> None:
         """Return once a journal is where it has to be before an answer goes out. Raises JournalUnavailable."""

@@ -34,6 +34,8 @@ RUNTIMES = {
 }
 # What runs code of a bundle, in a process of its own a bundle: it may crash, hang and leak, and nobody else is harmed.
 ISOLATED = frozenset({"mlflow", "python", "torch"})
+# Whoever wrote the code was given the rows of one request, and may have made use of it.
+LOOKS_AROUND = frozenset({"mlflow", "python"})
 _ISOLATION = "tidemill.serving.runtimes.isolated:load_isolated"
 
 
@@ -88,7 +90,7 @@ def load_runtime(
     Raises Invalid, Corrupt, RuntimeRefused, ExtraMissing.
     """
     check_runtime(spec, trusted)
-    if ISOLATED.intersection(_kinds(spec)):
+    if apart(spec):
         isolated: Runtime = _member(_ISOLATION)(folder, spec, model=model, deadline_s=deadline_s)
         return isolated
     return load_here(folder, spec, model=model, threads=threads)
@@ -105,6 +107,16 @@ def check_runtime(spec: ModelSpec, trusted: Sequence[str]) -> None:
 
 def _kinds(spec: ModelSpec) -> tuple[str, ...]:
     return tuple(step.runtime for step in spec.steps) or (spec.runtime,)
+
+
+def looks_around(spec: ModelSpec) -> bool:
+    """Return whether what a model says of a row may depend on the rows that it is given with it."""
+    return bool(LOOKS_AROUND.intersection(_kinds(spec)))
+
+
+def apart(spec: ModelSpec) -> bool:
+    """Return whether a model has a process of its own."""
+    return bool(ISOLATED.intersection(_kinds(spec)))
 
 
 def load_here(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> Runtime:
