@@ -45,8 +45,10 @@ class BlockCheck:
         """Return whether all is well. matrix: [rows, columns]."""
         # One number that is not finite makes the sum of squares so: to look at that costs a quarter of a look at each.
         flat = matrix.ravel()
-        if not isfinite(np.dot(flat, flat)) and not np.isfinite(matrix).all() and (
-            self._optional is None or not (np.isfinite(matrix) | (np.isnan(matrix) & self._optional)).all()
+        if (
+            not isfinite(np.dot(flat, flat))
+            and not np.isfinite(matrix).all()
+            and (self._optional is None or not (np.isfinite(matrix) | (np.isnan(matrix) & self._optional)).all())
         ):
             return False
         return not ((self._low is not None and (matrix < self._low).any()) or (self._high is not None and (matrix > self._high).any()))
