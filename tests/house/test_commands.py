@@ -12,7 +12,7 @@ from tests.house.sources import PACKAGE, ROOT, place
 from tidemill.cli.main import COMMANDS, Door
 
 # Nouns of the design that are no commands yet: a message that names one leads nowhere.
-LATER = {"plan", "apply", "backup", "restore", "predict", "deliver", "diagnose", "simulate"}
+LATER = {"plan", "apply", "backup", "restore", "deliver", "diagnose", "simulate"}
 NAMED = re.compile(rf"tidemill ({'|'.join([*COMMANDS, *LATER])})\b(?: ([a-z][a-z-]*)\b)?")
 
 

@@ -141,11 +141,6 @@ class _Job(Value, frozen=True, kw_only=True):
         return RunId(self.digest[:32])
 
     @property
-    def kept(self) -> tuple[str, ...]:
-        key = (self.request.key,) if self.request.key is not None else ()
-        return tuple(dict.fromkeys((*key, *self.request.columns)))
-
-    @property
     def nodes(self) -> tuple[str, ...]:
         """What the job reads, as lineage knows it."""
         features = (self.service.node, *(version.node for version in self.events.values())) if self.service else ()
@@ -187,6 +182,11 @@ def shards_of(files: Sequence[Path], rows: Sequence[int], folder: Path, *, shard
     return found or [Shard(path=str(files[0]), skip=0, rows=0, first=0, target=_target(folder, 0))]
 
 
+def kept_of(request: BatchRequest) -> tuple[str, ...]:
+    """Return the columns of the input that go to the output, in their order."""
+    return tuple(dict.fromkeys((*([request.key] if request.key is not None else []), *request.columns)))
+
+
 def batch_rows_of(request: BatchRequest, *, row_bytes: int, workers: int) -> int:
     """Return how many rows a worker takes at once, so that all together keep within memory_mb."""
     if request.memory_mb is None:
@@ -215,7 +215,7 @@ def _pin(ws: Workspace, request: BatchRequest) -> _Job:
     threshold = subject.threshold if subject.threshold is not None else spec.threshold
     said = {
         "format": FORMAT, "project": ws.project, "to": request.to, "bundle": subject.bundle, "model": subject.reference,
-        "threshold": threshold, "input": source.identity, "key": request.key, "columns": request.columns, "at": request.at,
+        "threshold": threshold, "input": source.identity, "key": request.key, "columns": kept_of(request), "at": request.at,
         "on_bad": request.on_bad, "shard_rows": request.shard_rows, "features": service.reference if service is not None else None,
         "events": {name: version.digest for name, version in events.items()},
     }  # fmt: skip
@@ -259,10 +259,10 @@ def _check_columns(job: _Job, schema: pa.Schema) -> None:
     joined = pa.schema([*own, *(pa.field(name, kind) for name, kind in looked_up.items())])
     faults = ModelColumns(job.spec, looked_up=tuple(looked_up)).refused(joined)
     keys = [] if job.service is None else [key for view in job.service.views for key in view.definition.entity]
-    wanted = dict.fromkeys((*job.kept, *keys, *([job.request.at] if job.service is not None and job.request.at else [])))
+    wanted = dict.fromkeys((*kept_of(job.request), *keys, *([job.request.at] if job.service is not None and job.request.at else [])))
     faults += [f"column {name!r} is missing" for name in wanted if name not in schema.names]
-    made = output_schema(pa.schema([]), _scoring(job, "", kept=(), batch_rows=1)).names
-    faults += [f"column {name!r} would stand beside the output's own of that name" for name in job.kept if name in made]
+    made = output_schema(pa.schema([]), kept=(), threshold=job.threshold, on_bad=job.request.on_bad).names
+    faults += [f"column {name!r} would stand beside the output's own of that name" for name in kept_of(job.request) if name in made]
     if faults:
         raise ColumnsRefused(job.source.text, job.subject.reference, list(dict.fromkeys(faults)))
 
@@ -274,12 +274,11 @@ def _feature_kinds(service: ServiceVersion | None) -> list[tuple[str, str]]:
     return [(feature.name, feature.kind) for view in service.views for feature in view.definition.features if feature.name in wanted]
 
 
-def _scoring(job: _Job, bundle: str, *, kept: tuple[str, ...], batch_rows: int, deadline_s: float = 10.0, look_up: LookUp | None = None,
-    trusted: tuple[str, ...] = (),
-) -> Scoring:  # fmt: skip
+def _scoring(ws: Workspace, job: _Job, *, batch_rows: int) -> Scoring:
     return Scoring(
-        bundle=bundle, model=job.subject.model, version=job.subject.version, trusted=trusted, deadline_s=deadline_s,
-        threshold=job.threshold, kept=kept, on_bad=job.request.on_bad, batch_rows=batch_rows, look_up=look_up,
+        bundle=str(bundle_folder(ws, job.subject)), model=job.subject.model, version=job.subject.version,
+        trusted=ws.settings.trusted_runtimes, deadline_s=ws.settings.model_deadline_s, threshold=job.threshold,
+        kept=kept_of(job.request), on_bad=job.request.on_bad, batch_rows=batch_rows, look_up=_look_up(ws, job),
     )  # fmt: skip
 
 
@@ -320,12 +319,8 @@ def _run(ws: Workspace, job: _Job, shards: list[Shard], *, watch: Watch | None, 
     left = [shard for shard in shards if shard.target not in done]
     if left:
         with closing(open_executor(job.request.executor or ws.settings.executor)) as executor:
-            scoring = _scoring(
-                job, str(bundle_folder(ws, job.subject)), kept=job.kept, trusted=ws.settings.trusted_runtimes, look_up=_look_up(ws, job),
-                deadline_s=ws.settings.model_deadline_s, batch_rows=batch_rows_of(
-                    job.request, row_bytes=_row_bytes(left), workers=min(executor.workers, len(left))
-                ),
-            )  # fmt: skip
+            at_once = batch_rows_of(job.request, row_bytes=_row_bytes(left), workers=min(executor.workers, len(left)))
+            scoring = _scoring(ws, job, batch_rows=at_once)
             rows = before
             for shard, found in zip(left, _scored(executor, scoring, left), strict=True):
                 done[shard.target] = found

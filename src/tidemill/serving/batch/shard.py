@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tidemill.core.errors import Corrupt, Invalid
 from tidemill.core.signature import ModelSpec
 from tidemill.core.values import Value
-from tidemill.features.history import join
+from tidemill.features.timeline import look_up as looked_up
 from tidemill.features.views import FeatureView
 from tidemill.serving.batch.columns import Faults, ModelColumns
 from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Runtime, Scores, load_runtime, read_spec
@@ -94,14 +94,14 @@ class RowsRefused(Invalid):
         )
 
 
-def output_schema(source: pa.Schema, scoring: Scoring) -> pa.Schema:
-    """Return the columns of the output."""
-    fields = [source.field(name) for name in scoring.kept]
+def output_schema(source: pa.Schema, *, kept: Sequence[str], threshold: float | None, on_bad: OnBad) -> pa.Schema:
+    """Return the columns of the output: kept ones of the source, then what comes of scoring."""
+    fields = [source.field(name) for name in kept]
     fields.append(pa.field("score", pa.float64()))
-    if scoring.threshold is not None:
+    if threshold is not None:
         fields.append(pa.field("label", pa.bool_()))
     fields += [pa.field("model", pa.string()), pa.field("version", pa.int32())]
-    if scoring.on_bad == "null":
+    if on_bad == "null":
         fields.append(pa.field("refused", pa.string()))
     return pa.schema(fields)
 
@@ -119,7 +119,7 @@ def score_shard(work: ShardWork) -> ShardDone:
     scratch = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with pq.ParquetFile(shard.path, buffer_size=READ_BYTES, pre_buffer=False) as file:
-            schema = output_schema(file.schema_arrow, scoring)
+            schema = output_schema(file.schema_arrow, kept=scoring.kept, threshold=scoring.threshold, on_bad=scoring.on_bad)
             with _Writer(scratch, schema) as writer:
                 row = shard.first
                 for batch in ahead(read_rows(file, shard, scorer.columns_of(file.schema_arrow), scoring.batch_rows)):
@@ -203,8 +203,8 @@ class _Scorer:
         """Return which columns of a file are to be read."""
         look_up = self._scoring.look_up
         keys = (*look_up.keys, look_up.timestamp) if look_up is not None else ()
-        looked_up = look_up.names if look_up is not None else ()
-        fed = [column.name for column in self._columns.inputs if column.name not in looked_up]
+        brought = look_up.names if look_up is not None else ()
+        fed = [column.name for column in self._columns.inputs if column.name not in brought]
         return [name for name in dict.fromkeys((*self._scoring.kept, *fed, *keys)) if name in schema.names]
 
     def score(self, batch: pa.RecordBatch) -> tuple[Scores, Faults]:
@@ -239,17 +239,20 @@ class _Scorer:
         if look_up is None:
             return batch
         entities = pa.Table.from_batches([batch.select(list(dict.fromkeys((*look_up.keys, look_up.timestamp))))])
-        found = join(entities, look_up.views, self._events, timestamp=look_up.timestamp)
-        own = [name for name in batch.schema.names if name not in look_up.names]
-        columns = [batch.column(name) for name in own] + [found.column(name).combine_chunks() for name in look_up.names]
-        return pa.RecordBatch.from_arrays(columns, names=[*own, *look_up.names])
+        columns = {name: batch.column(name) for name in batch.schema.names if name not in look_up.names}
+        for view in look_up.views:
+            found = looked_up(view, self._events[view.source], entities, timestamp=look_up.timestamp)
+            columns.update({name: found[name] for name in look_up.names if name in found})
+        return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 class _Writer:
     """Writes row groups of one length, whatever the length of what comes."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        few: Any = [field.name for field in schema if not pa.types.is_floating(field.type)]  # (its types say bool, its text either)
+        few: Any = [
+            field.name for field in schema if pa.types.is_string(field.type) or field.name == "version"
+        ]  # (its types say bool, its text either)
         self._file = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=few)
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0

@@ -1,0 +1,150 @@
+"""`tidemill predict`: rows of the command line through the data plane, whole tables in batch jobs."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tidemill.cli.show import cell, emit, json_option, on_terminal, opened, table, workspace_options
+from tidemill.client.client import connect
+from tidemill.core.codec import decode_any
+from tidemill.core.errors import Invalid, NotFound
+from tidemill.core.settings import caller_environment, find_home
+from tidemill.serving.batch.job import BATCH_ROWS, BatchRequest, BatchResult, score_batch
+
+
+class _Predict(click.Group):
+    """`predict ENDPOINT …` is short for `predict rows ENDPOINT …`."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["rows", *args])
+
+
+@click.group(cls=_Predict, context_settings={"ignore_unknown_options": True})
+def predict() -> None:
+    """Predictions. `tidemill predict ENDPOINT …` is short for `tidemill predict rows ENDPOINT …`."""
+
+
+@predict.command()
+@click.argument("endpoint")
+@click.argument("given", nargs=-1, metavar="[JSON | @FILE | - | NAME=VALUE...]")
+@click.option("--url", help="Server to ask. Default: TIDEMILL_URL, else the one of the workspace.")
+@workspace_options
+@json_option
+def rows(endpoint: str, given: tuple[str, ...], url: str | None, home: Path | None, project: str | None, as_json: bool) -> None:
+    """Score rows with ENDPOINT, as it is served now: JSON (an object or a list of them), a file of it, standard input, or one row's values.
+
+    A file, or standard input, may hold an object a line. The predictions are journaled as any others.
+    """
+    place = url or caller_environment().get("url") or f"workspace:{home or find_home()}"
+    with connect(place, project=project) as client:
+        answer = client.predict(endpoint, _rows(given))
+    found = answer["predictions"]
+    columns = ("id", "score", "label", "variant", "version")
+    emit(answer, as_json=as_json, text=lambda: table(columns, [[each.get(name) for name in columns] for each in found]))
+
+
+@predict.command()
+@click.argument("model", required=False, metavar="[MODEL@VERSION|MODEL@ALIAS]")
+@click.option("--endpoint", help="Score with what this endpoint answers with, and its threshold, in the place of a model version.")
+@click.option("--data", help="Rows: a dataset version (NAME@VERSION, or NAME for the newest), or a .parquet, .csv or .tsv file.")
+@click.option("--sql", help='Rows: a SELECT of DuckDB over datasets, named NAME or "NAME@VERSION".')
+@click.option("--to", required=True, help="Dataset that gets the scores as a version.")
+@click.option("--key", help="Column that names a row: the first of the output.")
+@click.option("--columns", multiple=True, help="Further column to keep; may be given several times, or as A,B,C.")
+@click.option("--at", help="Column with the moment of each row (a timestamp with a time zone), for models that look features up.")
+@click.option("--on-bad", type=click.Choice(["fail", "null"]), default="fail", show_default=True, help="For rows that the model refuses.")
+@click.option("--executor", help="inline, local (a process a core), ray or ray:ADDRESS. Default: the setting 'executor'.")
+@click.option("--workers", type=click.IntRange(1), help="Processes of the executor local.")
+@click.option("--batch-rows", type=click.IntRange(1), default=BATCH_ROWS, show_default=True, help="Rows that a worker scores at once.")
+@click.option("--memory-mb", type=click.IntRange(1), help="Memory that rows under way may take, all workers together.")
+@workspace_options
+@json_option
+def batch(
+    model: str | None,
+    endpoint: str | None,
+    data: str | None,
+    sql: str | None,
+    to: str,
+    key: str | None,
+    columns: tuple[str, ...],
+    at: str | None,
+    on_bad: Any,
+    executor: str | None,
+    workers: int | None,
+    batch_rows: int,
+    memory_mb: int | None,
+    home: Path | None,
+    project: str | None,
+    as_json: bool,
+) -> None:
+    """Score every row of a table into a dataset version: same order, one row each.
+
+    Started again after a kill it goes on; the same command again changes nothing. Nothing is published before all is scored.
+    """
+    request = BatchRequest(
+        to=to, model=model, endpoint=endpoint, data=data, sql=sql, key=key, at=at, on_bad=on_bad, batch_rows=batch_rows,
+        columns=tuple(name for given in columns for name in given.split(",")), memory_mb=memory_mb, executor=_executor(executor, workers),
+    )  # fmt: skip
+    try:
+        done = score_batch(opened(home, project), request, watch=_show_progress if on_terminal() else None)
+    finally:
+        if on_terminal():
+            click.echo("\r\033[K", nl=False, err=True)
+    emit(done, as_json=as_json, text=lambda: _told(done))
+
+
+def _executor(executor: str | None, workers: int | None) -> str | None:
+    if workers is None:
+        return executor
+    if executor not in (None, "local"):
+        raise Invalid(f"--workers {workers} is for the executor local, not for {executor!r}; leave one of them out")
+    return f"local:{workers}"
+
+
+def _told(done: BatchResult) -> str:
+    line = f"{done.dataset}@{done.version}  {done.rows} rows  {done.digest}"
+    if done.again:
+        return f"{line}\nscored before (run {done.run}); nothing was done"
+    refused = f", {done.refused} of them refused and without a score" if done.refused else ""
+    resumed = f"; {done.resumed} of {done.shards} shards were there from an earlier start" if done.resumed else ""
+    return f"{line}\nscored in {cell(done.seconds)} s{refused}{resumed}  (run {done.run})"
+
+
+def _show_progress(done: int, before: int, total: int, seconds: float) -> None:
+    rate = (done - before) / seconds if seconds > 0 else 0.0
+    left = f"{(total - done) / rate:.0f} s left" if rate > 0 else ""
+    click.echo(f"\r\033[K{done:,} of {total:,} rows  {rate:,.0f} rows/s  {left}", nl=False, err=True)
+
+
+def _rows(given: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the rows that a command line gives. Raises Invalid, NotFound."""
+    if given and all("=" in word and not word.startswith(("{", "[", "@")) for word in given):
+        return [{name: _value(text) for name, _, text in (word.partition("=") for word in given)}]
+    if len(given) != 1:
+        raise Invalid("rows were not understood; give JSON, @FILE, - for standard input, or the values of one row as NAME=VALUE")
+    (word,) = given
+    text = _read(word[1:]) if word.startswith("@") else sys.stdin.read() if word == "-" else word
+    lines = [line for line in text.splitlines() if line.strip()]
+    single = len(lines) < 2 or not all(line.startswith("{") for line in lines)
+    found = decode_any(text, what="rows") if single else [decode_any(line, what=f"row {number}") for number, line in enumerate(lines)]
+    listed = found if isinstance(found, list) else [found]
+    if not listed or not all(isinstance(row, dict) for row in listed):
+        raise Invalid('rows were not understood; expected objects of column names and values, as in {"carrier": "UA", "wind": 4.0}')
+    return listed
+
+
+def _read(name: str) -> str:
+    try:
+        return Path(name).read_text("utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {name}; give the path of a file of JSON behind the @") from None
+
+
+def _value(text: str) -> Any:
+    """Return a value of the command line: a number, true, false or null as JSON has it, else the text itself."""
+    try:
+        return decode_any(text)
+    except Invalid:
+        return text
