@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from tidemill.catalog.readers import Readers
-from tidemill.catalog.writer import GroupWriter
+from tidemill.catalog.writer import FILE_PATIENCE_MS, GroupWriter, WriterBusy
 from tidemill.core.errors import ExtraMissing, Invalid, Unavailable
 from tidemill.core.settings import mask
 
@@ -54,6 +54,23 @@ class Catalog:
         with _readable(self.url), self._group.transaction() if self._group else self._engine.begin() as connection:
             yield connection
 
+    @property
+    def commits_together(self) -> bool:
+        """Whether `at_once` can be asked for: SQLite has one writer, PostgreSQL gathers the commits of its connections itself."""
+        return self._group is not None
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Commit all transactions that this thread makes within as one, at the end, and never wait for another writer.
+
+        Each is still whole or undone alone. Raises WriterBusy, here or where a transaction begins; whatever the end raises means
+        that none was kept. For an event loop; what is read within by `reading` does not see what is not committed yet.
+        """
+        if self._group is None:
+            raise WriterBusy
+        with _readable(self.url), self._group.at_once():
+            yield
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection that sees one consistent state and must not write."""
@@ -73,7 +90,7 @@ def _sqlite_engine(path: Path) -> Engine:
         f"sqlite:///{path}",
         isolation_level="AUTOCOMMIT",  # those who lend its connections begin and end transactions by themselves
         poolclass=NullPool,
-        connect_args={"timeout": 0.25, "check_same_thread": False, "isolation_level": None},
+        connect_args={"timeout": FILE_PATIENCE_MS / 1000, "check_same_thread": False, "isolation_level": None},
     )
     event.listen(made, "connect", _prepare_sqlite)
     return made

@@ -26,7 +26,7 @@ from tidemill.server.rest.table import PROJECT_NOUNS, PROJECT_PREFIX, SERVER_NOU
 from tidemill.server.web.routes import web_routes
 
 
-def create_app(ws: Workspace, *, hosts: Sequence[str] = ()) -> ASGIApp:
+def create_app(ws: Workspace, *, hosts: Sequence[str] = ()) -> MlflowApp:
     """Return the app that serves a workspace. hosts: names beside localhost that it answers to while authentication is off.
 
     MLflow's API stands in front of all that Starlette does for the others: its callers count in hundredths of a millisecond.

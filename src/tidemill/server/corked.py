@@ -1,16 +1,8 @@
-"""HTTP as uvicorn speaks it, with the head and the body of an answer in one packet: two would wake the caller twice."""
+"""A transport that sends the head and the body of an answer in one packet: two would wake the caller twice."""
 
 import asyncio
-from typing import Any, cast
-
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-
-class CorkedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol over a transport that gathers what is written at one time."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", Corked(transport)))
+from collections.abc import Iterable
+from typing import Any
 
 
 class Corked:
@@ -32,6 +24,11 @@ class Corked:
         else:
             self._transport.writelines((self._held, data))
             self._held = None
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        """Write at once, behind what is held."""
+        self.flush()
+        self._transport.writelines(pieces)
 
     def flush(self) -> None:
         """Write what is held."""

@@ -1,12 +1,15 @@
 """The control plane's process: `python -m tidemill.server.process`."""
 
 import argparse
+import asyncio
 import logging
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 
@@ -15,7 +18,8 @@ from tidemill.core.process import follow_supervisor, on_stop, start_logging
 from tidemill.deploy.publish import publish
 from tidemill.govern.workspace import init_workspace, open_workspace
 from tidemill.server.app import create_app
-from tidemill.server.corked import CorkedProtocol
+from tidemill.server.front import Front
+from tidemill.server.mlflow.desk import Desk
 
 LOG = logging.getLogger("tidemill.control")
 
@@ -53,12 +57,13 @@ def main(argv: list[str] | None = None) -> int:
     if options.supervised:
         follow_supervisor()
     settings = ws.settings
+    app = create_app(ws, hosts=(settings.host,))
     config = uvicorn.Config(
-        create_app(ws, hosts=(settings.host,)),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=CorkedProtocol,
+        http=cast("type[asyncio.Protocol]", partial(Front, desk=Desk(app, ws.catalog))),
         ws="none",
         lifespan="off",
         log_config=None,

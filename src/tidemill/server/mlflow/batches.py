@@ -165,10 +165,10 @@ def _check_sizes(request: LogBatch) -> None:
 
 
 ENDPOINTS = (
-    Endpoint("POST", "/mlflow/runs/log-metric", LogMetric, log_metric),
-    Endpoint("POST", "/mlflow/runs/log-parameter", LogValue, log_param),
-    Endpoint("POST", "/mlflow/runs/set-tag", LogValue, set_tag),
+    Endpoint("POST", "/mlflow/runs/log-metric", LogMetric, log_metric, brief=True),
+    Endpoint("POST", "/mlflow/runs/log-parameter", LogValue, log_param, brief=True),
+    Endpoint("POST", "/mlflow/runs/set-tag", LogValue, set_tag, brief=True),
     Endpoint("POST", "/mlflow/runs/delete-tag", DeleteTag, delete_tag),
-    Endpoint("POST", "/mlflow/runs/log-batch", LogBatch, log_batch),
+    Endpoint("POST", "/mlflow/runs/log-batch", LogBatch, log_batch, brief=True),
     Endpoint("POST", "/mlflow/runs/log-model", LogModel, log_model),
 )

@@ -23,16 +23,14 @@ class CallerGone(Exception):
     """The caller closed the connection before its request was whole."""
 
 
-class Exchange:
-    """A request under way."""
+class Asked:
+    """What is known of a request, its body aside. scope: as ASGI has it."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, access: Access, threads: Executor) -> None:
-        self.scope, self.receive, self.access = scope, receive, access
+    def __init__(self, scope: Scope, access: Access) -> None:
+        self.scope, self.access = scope, access
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
-        self.started = False
-        self._send, self._threads = send, threads
 
     def header(self, name: bytes) -> bytes:
         """Return a header by its name in lower case, empty when it is not there."""
@@ -45,6 +43,15 @@ class Exchange:
         """Open the workspace for the caller. Raises NotPermitted, NotFound. Reads the catalog: call it in a thread."""
         project = self.header(WORKSPACE_HEADER).decode("latin-1").strip()
         return self.access.enter(project or None, token_of(self.header(b"authorization")))
+
+
+class Exchange(Asked):
+    """A request under way."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, access: Access, threads: Executor) -> None:
+        super().__init__(scope, access)
+        self.receive, self.started = receive, False
+        self._send, self._threads = send, threads
 
     async def run(self, act: Callable[..., T], *arguments: Any) -> T:
         """Run something that blocks in a thread."""

@@ -40,6 +40,14 @@ class Routing:
                 return target, match.groupdict()
         return None
 
+    def brief(self) -> dict[tuple[bytes, bytes], Endpoint]:
+        """Return the endpoints that an event loop may run, by method and path as they come over the wire."""
+        return {
+            (method.encode(), path.encode()): target
+            for (method, path), target in self._fixed.items()
+            if isinstance(target, Endpoint) and target.brief
+        }
+
     def methods(self, path: str) -> list[str]:
         """Return the methods that a path takes."""
         fixed = {method for method, known in self._fixed if known == path}

@@ -247,9 +247,9 @@ def search_runs(ws: Workspace, request: Search) -> FoundMany:
 
 
 ENDPOINTS = (
-    Endpoint("POST", "/mlflow/runs/create", Create, create),
+    Endpoint("POST", "/mlflow/runs/create", Create, create, brief=True),
     Endpoint("GET", "/mlflow/runs/get", ById, get),
-    Endpoint("POST", "/mlflow/runs/update", Update, update),
+    Endpoint("POST", "/mlflow/runs/update", Update, update, brief=True),
     Endpoint("POST", "/mlflow/runs/delete", ById, delete),
     Endpoint("POST", "/mlflow/runs/restore", ById, restore),
     Endpoint("POST", "/mlflow/runs/search", Search, search_runs),
