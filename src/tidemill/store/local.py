@@ -45,7 +45,9 @@ class LocalStore:
         digest = digest_bytes(data)
         with refusing(self._where):
             if not self._renew(digest):
-                self.put_chunks((data,))
+                with self._scratch_file() as (descriptor, scratch):
+                    _write_all(descriptor, data)
+                    self._publish_written(descriptor, scratch, digest)
         return digest
 
     def put_file(self, path: Path) -> Digest:
@@ -53,27 +55,16 @@ class LocalStore:
 
     def put_chunks(self, chunks: Iterable[bytes], *, expected: Digest | None = None) -> Digest:
         """Store the bytes of chunks one after the other. Raises ObjectCorrupt when they are not what expected names."""
-        with refusing(self._where):
-            scratch = self._scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                try:
-                    hasher = Hasher()
-                    for chunk in chunks:
-                        hasher.update(chunk)
-                        _write_all(descriptor, chunk)
-                    digest = hasher.digest()
-                    if expected is not None and digest != expected:
-                        raise ObjectCorrupt(expected, digest, "what was received")
-                    if not self._renew(digest):
-                        os.fchmod(descriptor, _READ_ONLY)
-                        os.fsync(descriptor)
-                        self._publish(scratch, digest)
-                finally:
-                    os.close(descriptor)
-            finally:
-                with suppress(FileNotFoundError):
-                    scratch.unlink()
+        with refusing(self._where), self._scratch_file() as (descriptor, scratch):
+            hasher = Hasher()
+            for chunk in chunks:
+                hasher.update(chunk)
+                _write_all(descriptor, chunk)
+            digest = hasher.digest()
+            if expected is not None and digest != expected:
+                raise ObjectCorrupt(expected, digest, "what was received")
+            if not self._renew(digest):
+                self._publish_written(descriptor, scratch, digest)
         return digest
 
     def adopt(self, path: Path, digest: Digest) -> None:
@@ -84,17 +75,14 @@ class LocalStore:
                 return
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                os.fchmod(descriptor, _READ_ONLY)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            try:
-                self._publish(path, digest)
+                self._publish_written(descriptor, path, digest)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
                 self.put_chunks(chunks_of(path), expected=digest)  # it lies on another disk
                 path.unlink()
+            finally:
+                os.close(descriptor)
 
     def open(self, digest: Digest) -> BinaryIO:
         path = self.local_path(digest)
@@ -176,10 +164,26 @@ class LocalStore:
                 return False
         return True
 
-    def _publish(self, scratch: Path, digest: Digest) -> None:
+    @contextmanager
+    def _scratch_file(self) -> Iterator[tuple[int, Path]]:
+        """Yield a new file to write to, and its place; what still lies there afterwards is taken away."""
+        scratch = self._scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            yield descriptor, scratch
+        finally:
+            os.close(descriptor)
+            with suppress(FileNotFoundError):
+                scratch.unlink()
+
+    def _publish_written(self, descriptor: int, scratch: Path, digest: Digest) -> None:
+        """Make a file that was written whole the object of a digest: its bytes are on disk before its name is, and both on return."""
+        os.fchmod(descriptor, _READ_ONLY)
+        os.fsync(descriptor)
         target = self._path(digest)
         if not target.parent.is_dir():
-            target.parent.mkdir(exist_ok=True)
+            for last in "0123456789abcdef":  # its neighbours too: they are needed soon, and one flush serves all
+                (self._objects / f"{digest[0]}{last}").mkdir(exist_ok=True)
             _sync_directory(self._objects)
         with self._locked(fcntl.LOCK_SH):
             scratch.rename(target)
