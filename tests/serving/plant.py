@@ -138,12 +138,12 @@ class Plant:
         return self.generation
 
     def wait(self, generation: int, *, index: int = 0) -> WorkerState:
-        """Wait until a worker serves a generation, or has refused it."""
+        """Wait until a worker serves a generation."""
         seen: list[WorkerState] = []
 
         def there() -> bool:
             state = read_states(self.state).get(index)
-            if state is not None and (state.generation >= generation or state.refused_generation == generation):
+            if state is not None and state.generation >= generation:
                 seen.append(state)
             return bool(seen)
 

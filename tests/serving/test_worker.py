@@ -298,15 +298,20 @@ def test_a_swap_under_load_fails_nobody(plant: Plant) -> None:
     assert set(table["version"].to_pylist()) >= {1, 2, 3, 4}
 
 
-def test_a_config_that_cannot_be_served_is_refused_and_the_last_good_one_stays(plant: Plant, listener: socket.socket) -> None:
-    good = plant.publish(plant.endpoint())
+def test_a_version_that_cannot_be_loaded_leaves_the_one_before_it_served(plant: Plant, listener: socket.socket) -> None:
+    plant.publish(plant.endpoint())
     missing = replace(plant.variant(version=2), bundle=digest_bytes(b"never stored"))
     with plant.worker(listener=listener) as caller:
-        bad = plant.publish(plant.endpoint(missing))
+        bad = plant.publish(plant.endpoint(missing), plant.endpoint(name="other"))
         state = plant.wait(bad)
-        assert (state.generation, state.refused_generation, state.ready) == (good, bad, True)
-        assert "is not in" in state.refused
+        assert (state.generation, state.ready, state.refused) == (bad, True, "")
+        (trouble,) = state.troubles
+        assert (trouble.endpoint, trouble.serves) == ("delay", ("example@1",))
+        assert trouble.reason.startswith("model example@2 cannot be loaded: ")
         assert caller.predict(row())["version"] == 1
+        assert caller.predict(row(), endpoint="other")["version"] == 1
+        assert caller.get("/v2/models/delay/ready").status == 200
+        assert b'tidemill_endpoints_outdated{worker="0"} 1.0' in caller.get("/metrics").body
         config_path(plant.state).write_text('{"generation": ')
         assert wait_until(lambda: "not valid JSON" in read_states(plant.state)[0].refused, timeout_s=10)
         assert caller.predict(row())["version"] == 1
@@ -315,25 +320,29 @@ def test_a_config_that_cannot_be_served_is_refused_and_the_last_good_one_stays(p
         config_path(plant.state).unlink()
         better = plant.publish(plant.endpoint(plant.variant(version=3)))
         assert wait_until(lambda: read_states(plant.state)[1].generation == better, timeout_s=10)
-        assert read_states(plant.state)[1].refused == ""
+        assert (read_states(plant.state)[1].refused, read_states(plant.state)[1].troubles) == ("", ())
         assert caller.predict(row())["version"] == 3
 
 
-def test_a_worker_without_any_good_config_is_not_ready_and_says_so(plant: Plant) -> None:
+def test_a_worker_that_answers_for_no_endpoint_is_not_ready_and_says_so(plant: Plant) -> None:
     plant.publish(plant.endpoint(replace(plant.variant(), bundle=digest_bytes(b"never stored"))))
     with plant.worker(ready=False) as caller:
         assert caller.get("/livez").status == 200
         assert caller.get("/readyz").status == 503
+        assert caller.get("/readyz").json()["not_ready"] == ["delay"]
         assert caller.get("/v2/health/ready").json() == {"ready": False}
         answer = caller.post("/predict/delay", {"rows": [row()]})
-        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_an_untrusted_runtime_is_refused(make_plant) -> None:
     plant = make_plant(trusted_runtimes=["onnx"])
-    plant.publish(plant.endpoint(plant.variant(body="return columns['a']")))
-    with plant.worker(ready=False):
-        assert "trusted_runtimes" in read_states(plant.state)[0].refused
+    plant.publish(plant.endpoint(plant.variant(body="return columns['a']")), plant.endpoint(name="trusted"))
+    with plant.worker() as caller:
+        assert "trusted_runtimes" in read_states(plant.state)[0].troubles[0].reason
+        assert "trusted_runtimes" in caller.post("/predict/delay", {"rows": [row()]}).json()["detail"]
+        assert caller.predict(row(), endpoint="trusted")["version"] == 1
 
 
 def test_without_a_config_a_worker_is_ready_to_serve_nothing(plant: Plant) -> None:
@@ -478,5 +487,5 @@ def test_a_feature_store_that_is_gone_is_a_503_and_nothing_is_journaled(make_pla
     gone = make_plant(online="redis://127.0.0.1:9/0")
     gone.publish(gone.endpoint(gone.variant(spec=spec), features=plan)) if not config_path(gone.state).exists() else None
     with gone.worker(index=3, ready=False):
-        assert "check that it runs" in read_states(gone.state)[3].refused
+        assert "check that it runs" in read_states(gone.state)[3].troubles[0].reason
     assert read_predictions(plant.state, "delay").num_rows == 1

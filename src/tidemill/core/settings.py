@@ -41,6 +41,8 @@ class Settings(Value, frozen=True, kw_only=True):
     serve_port: Port = 7701
     grpc_port: Port | None = None
     serve_workers: Positive = 1
+    serve_memory_mb: Positive | None = None
+    serve_pinned: tuple[str, ...] = ()
     job_workers: Positive = 1
     authentication: Literal["off", "keys"] = "off"
     journal_sync: Literal["process", "disk"] = "process"
@@ -67,13 +69,15 @@ HELP: Mapping[str, str] = {
     "serve_port": "port of the serving workers; 0 picks a free one",
     "grpc_port": "port of the serving workers for gRPC; 0 picks a free one; none unless set, as it wants the extra grpc and more memory",
     "serve_workers": "number of serving worker processes",
+    "serve_memory_mb": "megabytes that the models of one worker may take; endpoints are loaded when asked then, all at start unless set",
+    "serve_pinned": "endpoints that stay in memory whatever serve_memory_mb says",
     "job_workers": "number of processes that run jobs: pipelines, and upkeep at its time",
     "authentication": "off (one local owner), or keys (every call carries an API key)",
     "journal_sync": "an acknowledged prediction survives: process = a killed process, disk = a power cut (slower)",
     "body_limit_bytes": "largest request body taken, in bytes; what the SDK logs comes in up to 4 MB at once",
     "trusted_runtimes": "model runtimes that may be loaded; python, mlflow and torch run code of a bundle, sklearn builds what it names",
-    "model_deadline_s": "seconds that a model that runs code, in its own process, has for an answer; the process is replaced then",
-    "waiting_limit": "requests that may wait for a model in a process of its own, by worker and endpoint; further ones are refused (429)",
+    "model_deadline_s": "seconds that a model has to be loaded for its callers; and to answer, in its own process, which is replaced then",
+    "waiting_limit": "requests that may wait for a model to come or to be free, by worker and endpoint; further ones are refused (429)",
     "lease_s": "seconds without heartbeat after which another worker takes over a job",
     "gc_grace_s": "seconds for which an object that nothing refers to is kept",
     "gc_every_hours": "hours after which trash whose time is up, and objects that nothing refers to, are removed again; 0 leaves it to you",

@@ -76,13 +76,10 @@ def create_and_serve(ws: Workspace, name: str, reference: str, **named: Any) -> 
 
 
 def followed(ws: Workspace, generation: int, *, timeout_s: float = 30.0) -> bool:
-    """Wait until every live serving worker serves a generation (or has said why it will not); return whether all do."""
-
-    def settled() -> bool:
-        states = read_states(ws.state).values()
-        return all(state.generation >= generation or (state.refused_generation or 0) >= generation for state in states)
-
-    return wait_until(settled, timeout_s=timeout_s, every_s=0.005)
+    """Wait until every live serving worker serves a generation (what of it can be served); return whether all do."""
+    return wait_until(
+        lambda: all(state.generation >= generation for state in read_states(ws.state).values()), timeout_s=timeout_s, every_s=0.005
+    )
 
 
 def _published(ws: Workspace) -> ServingConfig | None:

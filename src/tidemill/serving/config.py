@@ -109,8 +109,19 @@ class ServingConfig(Value, frozen=True, kw_only=True):
             raise Invalid(f"a serving config has two endpoints of one name: {', '.join(sorted(names))}")
 
 
+class EndpointTrouble(Value, frozen=True, kw_only=True):
+    """Why a worker does not serve an endpoint as the config says. serves: the model versions that it serves instead, MODEL@VERSION."""
+
+    endpoint: str
+    reason: str
+    attempts: int
+    serves: tuple[str, ...] = ()
+
+
 class WorkerState(Value, frozen=True, kw_only=True):
-    """What one worker says of itself. generation: of the config it serves; refused: why it does not serve a newer one.
+    """What one worker says of itself. generation: of the config it serves; refused: why it does not serve what is published.
+
+    troubles: the endpoints of its config whose models it cannot load. ready: whether it answers for any endpoint, or has none.
 
     grpc_port: None without gRPC.
     """
@@ -121,12 +132,17 @@ class WorkerState(Value, frozen=True, kw_only=True):
     generation: int
     ready: bool
     refused: str = ""
-    refused_generation: int | None = None
+    troubles: tuple[EndpointTrouble, ...] = ()
 
 
 def endpoint_key(project: str, name: str) -> str:
     """Return how callers name an endpoint or a source of events: `NAME`, or `PROJECT/NAME` outside the default project."""
     return name if project == DEFAULT_PROJECT else f"{project}/{name}"
+
+
+def project_of(key: str) -> str:
+    """Return the project of what callers name so."""
+    return key.rpartition("/")[0] or DEFAULT_PROJECT
 
 
 def config_path(state: Path) -> Path:

@@ -127,7 +127,18 @@ class Metrics:
         self.connections = Gauge("tidemill_connections", "Open connections.", registry=registry)
         self.generation = Gauge("tidemill_config_generation", "Generation of the config that is served.", registry=registry)
         self.memory = Gauge("tidemill_resident_memory_bytes", "Memory of the worker.", registry=registry)
-        self.refused = Counter("tidemill_configs_refused", "Configs that could not be served.", registry=registry)
+        self.refused = Counter("tidemill_configs_refused", "Configs that could not be read.", registry=registry)
+        self.models = Gauge("tidemill_models_loaded", "Models in memory.", registry=registry)
+        self.models_memory = Gauge(
+            "tidemill_models_memory_bytes", "What the models in memory took when they were loaded.", registry=registry
+        )
+        self.unready = Gauge("tidemill_endpoints_not_ready", "Endpoints that cannot answer.", registry=registry)
+        self.outdated = Gauge("tidemill_endpoints_outdated", "Endpoints answered by what was served before.", registry=registry)
+        self.evictions = Counter("tidemill_evictions", "Endpoints that made room in memory for others.", registry=registry)
+        self.load_failures = Counter(
+            "tidemill_load_failures", "Loads of an endpoint's models that failed.", ["endpoint"], registry=registry
+        )
+        self.load_seconds = self._timings("load", "Loading and warming up the models of an endpoint.", [])
         self._endpoints: dict[str, EndpointMetrics] = {}
 
     def endpoint(self, key: str) -> EndpointMetrics:
@@ -183,10 +194,10 @@ class _Merged:
         return []
 
 
-def process_memory_bytes() -> int:
-    """Return the resident memory of this process, 0 where the system does not say."""
+def process_memory_bytes(pid: int | None = None) -> int:
+    """Return the resident memory of a process, of this one unless told, 0 where the system does not say."""
     try:
-        with Path("/proc/self/statm").open() as file:
+        with Path(f"/proc/{pid or 'self'}/statm").open() as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0

@@ -118,6 +118,8 @@ class Endpoint:
             name: config.threshold if config.threshold is not None else each.spec.threshold for name, each in variants.items()
         }
         self._names: dict[tuple[str, ...], Raw] = {}
+        self.used_s = 0.0
+        """When it was asked last, by `elapsed`."""
         self.waits = any(getattr(each.runtime, "waits", False) for each in variants.values())
         """Whether a model answers from a process of its own, so that others must not wait until it has."""
         # Code of a bundle may look at all rows that it is given at once: it is given those of one request.
@@ -126,7 +128,7 @@ class Endpoint:
 
     def begin(self, asks: Sequence[Ask]) -> Work:
         """Look features up and choose a variant for each row of requests that go `together`. Raises Invalid, Unavailable."""
-        began = elapsed()
+        self.used_s = began = elapsed()
         rows = asks[0].rows if len(asks) == 1 else together([ask.rows for ask in asks])
         moment = self._clock.micros() if rows.at is None else micros(rows.at)
         ids = rows.ids or new_ids(rows.count)
@@ -240,17 +242,6 @@ class Endpoint:
             trace_id=trace_id,
         )
 
-    def warm_up(self) -> None:
-        """Run each model once on a made-up row, so that the first caller does not wait. Raises ModelFailed for one that cannot run."""
-        for variant in self.variants.values():
-            columns = {column.name: _example(column.kind, column.categories, column.low) for column in variant.spec.signature.inputs}
-            try:
-                variant.runtime.run(columns, 1)
-            except ModelFailed as error:
-                # A made-up row may be one that the model cannot score; only one that it cannot run at all must not go live.
-                if "is not a finite number" not in error.reason:
-                    raise
-
     def _units(self, ids: list[str], columns: Columns) -> Sequence[str]:
         by = self.config.route.sticky_by
         if by is None:
@@ -318,11 +309,3 @@ def _take_rows(columns: Columns, names: Sequence[str], places: list[int]) -> Col
 
 def _take(column: Column, places: list[int]) -> Column:
     return column[places] if isinstance(column, np.ndarray) else [column[place] for place in places]
-
-
-def _example(kind: str, categories: tuple[str, ...], low: float | None) -> list[Any]:
-    if kind == "string":
-        return [categories[0] if categories else ""]
-    if kind == "boolean":
-        return [False]
-    return [low if low is not None else (0 if kind == "long" else 0.0)]

@@ -1,7 +1,8 @@
 """How the data plane says no: one table from error class to status, and problem details (RFC 9457) as the server's."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import ceil
 
 from tidemill.client.problems import MEDIA_TYPE, TYPE_PREFIX, Problem, problem_name
 from tidemill.core.codec import encode
@@ -26,6 +27,41 @@ class EndpointNotFound(NotFound):
         self.name, self.known = name, known
         has = ", ".join(sorted(known)[:20]) or "none"
         super().__init__(f"there is no endpoint {name!r} here (there are: {has}); create it with: tidemill endpoint create {name}")
+
+
+class EndpointAbsent(Unavailable):
+    """An endpoint's models are not in memory, and are being loaded once somebody waits for them."""
+
+    def __init__(self, name: str, wait: Callable[[str, Callable[[TidemillError | None], None]], None]) -> None:
+        self.name, self._wait = name, wait
+        super().__init__(f"endpoint {name!r} is not in memory; ask again in a moment")
+
+    def wait(self, done: Callable[[TidemillError | None], None]) -> None:
+        """Call done in the event loop, once: with None when the endpoint is worth asking again, else with why it is not."""
+        self._wait(self.name, done)
+
+
+class EndpointUnready(Unavailable):
+    """An endpoint cannot be brought into memory. retry_s: when that is tried again."""
+
+    def __init__(self, name: str, reason: str, retry_s: float) -> None:
+        self.name, self.reason, self.retry_after_s = name, reason, max(1, ceil(retry_s))
+        super().__init__(f"endpoint {name!r} is not ready: {reason}; it is tried again in {self.retry_after_s} s")
+
+
+class EndpointLate(Unavailable):
+    """An endpoint is not in memory yet, and its caller has waited long enough."""
+
+    def __init__(self, name: str, waited_s: float) -> None:
+        self.name = name
+        super().__init__(f"endpoint {name!r} was not in memory within {waited_s:g} s; it is still being loaded, send it again in a moment")
+
+
+class SourceUnready(Unavailable):
+    """Events of a source have nowhere to go."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"events of {name!r} cannot be taken: {reason}; send them again later")
 
 
 class SourceNotFound(NotFound):
@@ -108,7 +144,7 @@ def headers_of(error: TidemillError) -> bytes:
         return b"allow: %b\r\n" % error.allowed.encode()
     if isinstance(error, NotAuthenticated):
         return b'www-authenticate: Bearer realm="tidemill"\r\n'
-    return b"retry-after: 1\r\n" if isinstance(error, Unavailable) else b""
+    return b"retry-after: %d\r\n" % getattr(error, "retry_after_s", 1) if isinstance(error, Unavailable) else b""
 
 
 def problem_reply(error: TidemillError) -> Reply:

@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 from tidemill.core.clock import Clock, elapsed
 from tidemill.core.codec import decode, encode
-from tidemill.core.errors import Invalid, TidemillError, Unavailable
+from tidemill.core.errors import Invalid, NotPermitted, TidemillError, Unavailable
 from tidemill.core.values import Value
 from tidemill.features.online import Pushed
 from tidemill.serving import labels
+from tidemill.serving.config import project_of
 from tidemill.serving.frames import encode_predictions, id_lines
 from tidemill.serving.http import Done, Reply, Request
 from tidemill.serving.invocations.routes import InvocationRoutes, call_of, speaks
@@ -19,7 +20,7 @@ from tidemill.serving.kserve import routes as kserve
 from tidemill.serving.metrics import MEDIA_TYPE, Metrics
 from tidemill.serving.oip.routes import OipRoutes, Target, target_of
 from tidemill.serving.predict import Answered, Ask, Endpoint, ShadowWork
-from tidemill.serving.problems import MethodRefused, RouteNotFound, problem_reply, unexpected
+from tidemill.serving.problems import EndpointAbsent, MethodRefused, RouteNotFound, problem_reply, unexpected
 from tidemill.serving.rows import Rows
 from tidemill.serving.trace import trace_id_of
 from tidemill.serving.turns import Turns
@@ -42,11 +43,12 @@ class PushAnswer(Value, frozen=True, kw_only=True):
     views: dict[str, Pushed]
 
 
-class Ready(Value, frozen=True, kw_only=True):
-    """Answer of the probes."""
+class Ready(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """Answer of the probes. not_ready: the endpoints that cannot answer, though the worker does for others."""
 
     ready: bool
     generation: int
+    not_ready: tuple[str, ...] = ()
 
 
 class Held(Protocol):
@@ -86,6 +88,9 @@ class Routes:
             name, reply = self._answer(request)
         except RecursionError:
             reply = self._refusal(request.path)(Invalid("request is not understood: it is nested too deeply"))
+        except EndpointAbsent as absent:
+            wait = absent.wait
+            return Reply(PENDING, b"", wait_for=lambda done: wait(partial(self._again, request, done)))
         except TidemillError as refused:
             reply = self._refusal(request.path)(refused)
         except Exception as failure:  # noqa: BLE001 (the edge of a request)
@@ -93,6 +98,18 @@ class Routes:
             reply = self._refusal(request.path)(told)
         self._count(name, reply.status)
         return reply
+
+    def _again(self, request: Request, done: Done, refused: TidemillError | None) -> None:
+        """Answer a request whose endpoint had to come into memory first, or say why it did not."""
+        if refused is not None:
+            reply = self._refusal(request.path)(refused)
+            self._count("other", reply.status)
+        else:
+            reply = self(request)
+        if reply.wait_for is None:
+            done(reply)
+        else:
+            reply.wait_for(lambda instead: done(instead or reply))
 
     def refuse(self, path: bytes, error: TidemillError) -> Reply:
         """Return an error that was found beside the routes, in the shape that callers of a path expect."""
@@ -126,7 +143,7 @@ class Routes:
             return "push", self._push(request, _text(path[6:]))
         if path in _PROBES:
             self._method(request, b"GET")
-            return "probe", self._probe(ready=path == b"/readyz")
+            return "probe", self._probe(request, ready=path == b"/readyz")
         if path == b"/metrics":
             self._method(request, b"GET")
             self._admit(request, writes=False)
@@ -151,6 +168,8 @@ class Routes:
             return self._oip.server()
         target = target_of(request.path)
         self._method(request, b"POST" if target.verb == "infer" else b"GET")
+        if target.verb == "ready" and target.version is None:
+            return self._oip.model_ready(target.model, ready=self._answers(request, target.model))
         endpoint = self._endpoint(request, target.model)
         if target.verb != "infer":
             return self._oip.describe(endpoint, target)
@@ -167,9 +186,10 @@ class Routes:
         call = call_of(request.path)
         if call.verb != "invocations":
             self._method(request, b"GET")
+            ready = self.world is not None and bool(self.world.names) and self.world.ready
             if call.endpoint is not None:
-                self._endpoint(request, call.endpoint)
-            return "probe", self._invocations.tell(call.verb, self.world)
+                ready = self._answers(request, call.endpoint)
+            return "probe", self._invocations.tell(call.verb, ready=ready)
         self._method(request, b"POST")
         self._admit(request, writes=False)  # before telling which endpoints there are
         endpoint = self._endpoint(request, self._invocations.endpoint_of(call, self._served(), request.headers))
@@ -186,9 +206,9 @@ class Routes:
         if target.verb == "list":
             self._admit(request, writes=False)
             return self._kserve.models(self._served())
-        endpoint = self._endpoint(request, target.model)
         if target.verb == "ready":
-            return self._kserve.ready(endpoint)
+            return self._kserve.ready(target.model, ready=self._answers(request, target.model))
+        endpoint = self._endpoint(request, target.model)
         rows = self._kserve.decode(endpoint, request.body)
         return self._serve(
             request, endpoint, rows, "kserve",
@@ -239,10 +259,17 @@ class Routes:
             self._metrics.pushed.labels(view).inc(pushed.stored)
         return Reply(200, encode(answer))
 
-    def _probe(self, *, ready: bool) -> Reply:
+    def _probe(self, request: Request, *, ready: bool) -> Reply:
         world = self.world
-        answer = Ready(ready=world is not None, generation=world.config.generation if world is not None else -1)
-        return Reply(503 if ready and world is None else 200, encode(answer))
+        if world is None:
+            return Reply(503 if ready else 200, encode(Ready(ready=False, generation=-1)))
+        try:
+            world.admit(request.headers, project=None, writes=False, now=self._now(world))
+            not_ready = tuple(world.unready)
+        except NotPermitted:
+            not_ready = ()  # which endpoints there are is told to those who show a key
+        answer = Ready(ready=world.ready, generation=world.config.generation, not_ready=not_ready)
+        return Reply(503 if ready and not world.ready else 200, encode(answer))
 
     def _served(self) -> World:
         if self.world is None:
@@ -251,12 +278,19 @@ class Routes:
 
     def _endpoint(self, request: Request, name: str) -> Endpoint:
         world = self._served()
-        now = self._now(world)
-        world.admit(request.headers, project=None, writes=False, now=now)  # before telling which names there are
-        endpoint = world.endpoint(name)
-        if world.config.keys is not None:
-            world.admit(request.headers, project=endpoint.config.project, writes=False, now=now)
-        return endpoint
+        self._pass(request, world, name)
+        return world.endpoint(name)
+
+    def _answers(self, request: Request, name: str) -> bool:
+        """Return whether an endpoint answers; ask, and it need not come into memory for that."""
+        world = self._served()
+        self._pass(request, world, name)
+        return world.answers(name)
+
+    def _pass(self, request: Request, world: World, name: str) -> None:
+        """Let a caller pass to an endpoint, before telling whether there is one."""
+        project = project_of(name) if world.config.keys is not None else None
+        world.admit(request.headers, project=project, writes=False, now=self._now(world))
 
     def _admit(self, request: Request, *, writes: bool) -> None:
         world = self._served()
@@ -289,17 +323,17 @@ def routes_served() -> Mapping[str, str]:
         "POST /feedback": "Take labels by prediction id.",
         "POST /push/{source}": "Take events of a source into every feature view over it.",
         "GET /livez": "The process answers.",
-        "GET /readyz": "The first config is loaded.",
+        "GET /readyz": "A config is served, and at least one of its endpoints answers; it lists those that do not.",
         "GET /metrics": "Counters of all workers, for Prometheus.",
         "GET /v2": "Open Inference Protocol: the server.",
         "GET /v2/health/live": "Open Inference Protocol: the process answers.",
-        "GET /v2/health/ready": "Open Inference Protocol: the first config is loaded.",
+        "GET /v2/health/ready": "Open Inference Protocol: as /readyz.",
         "GET /v2/models/{endpoint}": "Open Inference Protocol: what it takes and gives.",
-        "GET /v2/models/{endpoint}/ready": "Open Inference Protocol: it is loaded.",
+        "GET /v2/models/{endpoint}/ready": "Open Inference Protocol: it answers, be it after it has been loaded.",
         "POST /v2/models/{endpoint}/infer": "Open Inference Protocol: answer tensors.",
         "POST /invocations": "MLflow and SageMaker: answer rows of the only endpoint.",
         "POST /endpoints/{endpoint}/invocations": "MLflow and SageMaker: answer rows.",
-        "GET /ping": "MLflow and SageMaker: there is an endpoint to ask.",
+        "GET /ping": "MLflow and SageMaker: there is an endpoint that answers.",
         "GET /health": "MLflow: the same.",
         "GET /version": "MLflow: the version of Tidemill.",
         "GET /endpoints/{endpoint}/ping": "MLflow and SageMaker: it is loaded; so do health and version.",

@@ -57,6 +57,10 @@ class Turns:
         if endpoint.waits and (line := self._lines.get(endpoint.config.key)) is not None:
             line.check(endpoint, self._limit)
 
+    def busy(self, key: str) -> bool:
+        """Return whether somebody waits for the model of an endpoint."""
+        return (line := self._lines.get(key)) is not None and line.busy
+
     def keep(self, endpoints: Collection[str]) -> None:
         """Let the lines of all other endpoints go, once those who stand in them were answered."""
         for key in self._lines.keys() - set(endpoints):
@@ -79,6 +83,10 @@ class _Line:
         self._under_way = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="waits")
         self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._under_way)
 
     def check(self, endpoint: Endpoint, limit: int) -> None:
         if (count := len(self._waiting) + self._under_way) >= limit:

@@ -15,8 +15,8 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from tidemill.core.clock import EPOCH, open_clock
+from tidemill.core.codec import encode_text
 from tidemill.core.errors import ExtraMissing, TidemillError
 from tidemill.core.process import follow_supervisor, start_logging
 from tidemill.core.settings import STATE_NAME, Settings, load_settings
@@ -40,8 +41,9 @@ from tidemill.serving.config import (
 )
 from tidemill.serving.http import HttpServer, Limits
 from tidemill.serving.journal import EndpointJournal, JournalWriter, labels_folder
+from tidemill.serving.memory import Memory
 from tidemill.serving.metrics import Metrics, process_memory_bytes
-from tidemill.serving.models import Models
+from tidemill.serving.models import Models, crumbs_folder
 from tidemill.serving.routes import Routes
 from tidemill.serving.turns import Turns
 from tidemill.serving.world import Builder, World
@@ -72,13 +74,27 @@ class Worker:
             self.state / "serving" / "bundles",
             trusted=settings.trusted_runtimes,
             deadline_s=settings.model_deadline_s,
+            crumbs=crumbs_folder(self.state) / str(index),
+            weigh=settings.serve_memory_mb is not None,
         )
         self.builder = Builder(models, clock=self.clock, metrics=self.metrics, online=self._open_online, journal=self._journal)
+        self.memory = Memory(
+            self.builder,
+            self.metrics,
+            budget_bytes=settings.serve_memory_mb << 20 if settings.serve_memory_mb is not None else None,
+            pinned=settings.serve_pinned,
+            waiting_limit=settings.waiting_limit,
+            deadline_s=settings.model_deadline_s,
+            show=self._show,
+            busy=lambda key: self.turns.busy(key),
+        )
+        self.opening = threading.Lock()
         self.port = 0
         self.grpc_port: int | None = None
         self.refused = ""
-        self.refused_generation: int | None = None
         self.seen: tuple[int, int, int] | None = None
+        self.good: ServingConfig | None = None
+        self.changed = False
         self.stopping = asyncio.Event()
 
     async def run(self, listener: socket.socket) -> None:
@@ -91,16 +107,16 @@ class Worker:
         commit = Commit(loop, self.metrics, to_disk=self.settings.journal_sync == "disk")
         shadows = Shadows(loop, self.metrics, commit)
         self.turns = Turns(loop, commit, waiting_limit=self.settings.waiting_limit, deadline_s=self.settings.model_deadline_s)
-        loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.routes = Routes(
             clock=self.clock, metrics=self.metrics, labels_journal=self.labels_journal, shadow=shadows.submit, held=commit,
             turns=self.turns, exposition=self._exposition,
         )  # fmt: skip
         http = HttpServer(self.routes, self.routes.refuse, Limits(body_bytes=self.settings.body_limit_bytes))
         # Before the first connection is taken: callers of a port that the supervisor holds wait in its queue, and none is refused.
-        await self._adopt(loader)
+        await self._adopt()
         if self.routes.world is None:
-            await self._fall_back(loader)
+            await self._fall_back()
+        self._keep_good()
         grpc = self._open_grpc(listener.getsockname()[0], shadow=shadows.submit, held=commit, turns=self.turns)
         if grpc is not None:
             await grpc.start()
@@ -108,7 +124,7 @@ class Worker:
         server = await loop.create_server(http.connect, sock=listener, backlog=BACKLOG)
         self._tell()
         LOG.info("serving worker %s answers on port %s", self.index, self.port)
-        chores = [loop.create_task(self._watch(loader)), loop.create_task(self._save_metrics(http))]
+        chores = [loop.create_task(self._watch()), loop.create_task(self._save_metrics(http))]
         await self.stopping.wait()
         for chore in chores:
             chore.cancel()
@@ -121,11 +137,11 @@ class Worker:
         http.close()
         if ended is not None:
             await ended
-        await loop.run_in_executor(loader, shadows.close, max(1.0, deadline - loop.time()))
+        await loop.run_in_executor(None, shadows.close, max(1.0, deadline - loop.time()))
         await asyncio.sleep(0.01)  # the last records of shadows
         self.turns.keep(())
         commit.close()
-        loader.shutdown()
+        self.memory.close()
         self.close()
 
     def close(self) -> None:
@@ -138,80 +154,96 @@ class Worker:
         (self.state / "run" / f"serve-{self.index}.json").unlink(missing_ok=True)
         LOG.info("serving worker %s has ended", self.index)
 
-    async def _watch(self, loader: ThreadPoolExecutor) -> None:
+    async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
             if _stamp(config_path(self.state)) != self.seen:
-                await self._adopt(loader)
+                await self._adopt()
+                self.changed = True
+            self.memory.look()
+            if self.changed:
+                self.changed = False
+                self._keep_good()
                 self._tell()
 
-    async def _adopt(self, loader: ThreadPoolExecutor) -> None:
-        """Serve the published config if it can be served; else go on with what is served, and say why."""
+    async def _adopt(self) -> None:
+        """Serve the published config, or as much of it as can be; go on with what is served if it is none, and say why."""
         path = config_path(self.state)
         self.seen = _stamp(path)
-        generation: int | None = None
         try:
             data = path.read_bytes() if self.seen is not None else None
             if data is None and (self.routes.world is not None or (self.state / "serving" / LAST_GOOD).exists()):
-                self._refuse("the serving config has gone; publish it again", None)
+                self._refuse("the serving config has gone; publish it again")
                 return
             config = read_config(data) if data is not None else ServingConfig(generation=0, published_at=EPOCH)
-            generation = config.generation
-            world = await asyncio.get_running_loop().run_in_executor(loader, self.builder.build, config)
         except (TidemillError, OSError) as error:
-            self._refuse(str(error), generation)
+            self._refuse(str(error))
             return
-        except Exception as error:
-            LOG.exception("config %s cannot be loaded", generation)
-            self._refuse(f"{type(error).__name__}: {error}", generation)
-            return
-        self._swap(world)
-        self.refused, self.refused_generation = "", None
-        if data is not None:
-            write_atomic(self.state / "serving" / LAST_GOOD, data)
+        await self._serve(config, older=self._last_good() if self.routes.world is None else None)
+        self.refused = ""
 
-    async def _fall_back(self, loader: ThreadPoolExecutor) -> None:
-        """Serve what was served before this process began, since what is published cannot be."""
+    async def _fall_back(self) -> None:
+        """Serve what was served before this process began, since what is published is no config."""
+        config = self._last_good()
+        if config is not None:
+            await self._serve(config)
+
+    def _last_good(self) -> ServingConfig | None:
         try:
-            config = read_config((self.state / "serving" / LAST_GOOD).read_bytes())
-            world = await asyncio.get_running_loop().run_in_executor(loader, self.builder.build, config)
+            return read_config((self.state / "serving" / LAST_GOOD).read_bytes())
+        except FileNotFoundError:
+            return None
         except (TidemillError, OSError) as error:
-            LOG.error("no earlier config is served in its place: %s", error)
-            return
-        self._swap(world)
+            LOG.error("no earlier config is served in place of what cannot be: %s", error)
+            return None
 
-    def _swap(self, world: World) -> None:
-        self.routes.world = world
-        self.metrics.generation.set(world.config.generation)
-        self.builder.forget(world.config)
-        self.turns.keep(world.endpoints)
-        for key in set(self.journals) - {endpoint.key for endpoint in world.config.endpoints}:
+    async def _serve(self, config: ServingConfig, *, older: ServingConfig | None = None) -> None:
+        await self.memory.adopt(config, older=older)
+        self.metrics.generation.set(config.generation)
+        for key in set(self.journals) - {endpoint.key for endpoint in config.endpoints}:
             # Behind what was answered already and is written in a moment.
             asyncio.get_running_loop().call_soon(self.journals.pop(key).close)
         gc.collect()
         gc.freeze()  # models and schemas live as long as the config: the collector need not look at them again
-        LOG.info("config %s is served: %s", world.config.generation, ", ".join(sorted(world.endpoints)) or "no endpoint")
+        LOG.info("config %s is served: %s", config.generation, ", ".join(endpoint.key for endpoint in config.endpoints) or "no endpoint")
 
-    def _refuse(self, reason: str, generation: int | None) -> None:
-        self.refused, self.refused_generation = reason, generation
+    def _show(self, world: World) -> None:
+        """Serve a world from the next request on."""
+        self.routes.world = world
+        self.turns.keep(world.endpoints)
+        self.changed = True
+
+    def _keep_good(self) -> None:
+        """Have what can be served on the disk, for the next process."""
+        world = self.routes.world
+        if world is None or not world.config.generation or (good := self.memory.good(world.config)) == self.good:
+            return
+        try:
+            write_atomic(self.state / "serving" / LAST_GOOD, encode_text(good, indent=2).encode())
+        except OSError as error:
+            LOG.error("what is served cannot be written down for the next process: %s", error)
+        self.good = good
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = reason
         self.metrics.refused.inc()
-        LOG.error("config %s is not served: %s", generation if generation is not None else "(unreadable)", reason)
+        LOG.error("what is published is not served: %s", reason)
 
     def _tell(self) -> None:
         world = self.routes.world
-        write_state(
-            self.state,
-            self.index,
-            WorkerState(
-                pid=os.getpid(),
-                port=self.port,
-                grpc_port=self.grpc_port,
-                generation=world.config.generation if world is not None else -1,
-                ready=world is not None,
-                refused=self.refused,
-                refused_generation=self.refused_generation,
-            ),
+        state = WorkerState(
+            pid=os.getpid(),
+            port=self.port,
+            grpc_port=self.grpc_port,
+            generation=world.config.generation if world is not None else -1,
+            ready=world is not None and world.ready,
+            refused=self.refused,
+            troubles=self.memory.troubles(),
         )
+        try:
+            write_state(self.state, self.index, state)
+        except OSError as error:
+            LOG.error("how this worker is cannot be written down: %s", error)
 
     async def _save_metrics(self, http: HttpServer) -> None:
         while True:
@@ -240,14 +272,16 @@ class Worker:
         return self.metrics.exposition(read_states(self.state))
 
     def _journal(self, endpoint: EndpointConfig) -> EndpointJournal:
-        if endpoint.key not in self.journals:
-            self.journals[endpoint.key] = EndpointJournal(self.state, endpoint.key, str(self.index))
-        return self.journals[endpoint.key]
+        with self.opening:
+            if endpoint.key not in self.journals:
+                self.journals[endpoint.key] = EndpointJournal(self.state, endpoint.key, str(self.index))
+            return self.journals[endpoint.key]
 
     def _open_online(self) -> OnlineStore:
-        if self.online is None:
-            self.online = open_online(self.settings.online, base=self.state)
-        return self.online
+        with self.opening:
+            if self.online is None:
+                self.online = open_online(self.settings.online, base=self.state)
+            return self.online
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

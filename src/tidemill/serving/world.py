@@ -1,48 +1,109 @@
-"""Everything that a worker serves at one moment: a config brought to life. Replaced as a whole, never changed."""
+"""Everything that a worker serves at one moment: a config, and what of it is in memory. Replaced as a whole, never changed."""
 
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
-from tidemill.core.clock import Clock
-from tidemill.core.errors import NotPermitted
+from tidemill.core.clock import Clock, elapsed
+from tidemill.core.errors import NotPermitted, TidemillError
 from tidemill.features.online import Columns, Pushed, ViewPlan, prepare
 from tidemill.serving.config import EndpointConfig, KeyHash, ServingConfig, endpoint_key
 from tidemill.serving.journal import EndpointJournal
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.models import Models
 from tidemill.serving.predict import Endpoint
-from tidemill.serving.problems import EndpointNotFound, NotAuthenticated, SourceNotFound
+from tidemill.serving.problems import (
+    EndpointAbsent,
+    EndpointNotFound,
+    EndpointUnready,
+    NotAuthenticated,
+    SourceNotFound,
+    SourceUnready,
+)
 from tidemill.store.online import OnlineStore
 
 
 class Source:
-    """A source of events with the view versions over it."""
+    """A source of events with the view versions over it. online: where they go; or why they cannot."""
 
-    def __init__(self, project: str, online: OnlineStore) -> None:
-        self.project, self._online = project, online
+    def __init__(self, name: str, project: str, online: OnlineStore | str) -> None:
+        self.name, self.project, self._online = name, project, online
         self.plans: list[ViewPlan] = []
 
+    @property
+    def ready(self) -> bool:
+        return not isinstance(self._online, str)
+
     def push(self, rows: Columns, *, now: datetime) -> dict[str, Pushed]:
-        """Store events in every view; return what each made of them, by `VIEW@VERSION`. They are checked by all before any takes one."""
+        """Store events in every view; return what each made of them, by `VIEW@VERSION`. They are checked by all before any takes one.
+
+        Raises Invalid, SourceUnready.
+        """
+        if isinstance(self._online, str):
+            raise SourceUnready(self.name, self._online)
         pushes = [prepare(plan, rows, now=now) for plan in self.plans]
         return {push.plan.reference: push.store(self._online) for push in pushes}
 
 
-class World:
-    """A config with its endpoints loaded."""
+class Trouble(NamedTuple):
+    """Why an endpoint is not served as the config says. attempts: how often that was tried; retry_at: by `elapsed`, when it is again."""
 
-    def __init__(self, config: ServingConfig, endpoints: dict[str, Endpoint], sources: dict[str, Source]) -> None:
+    reason: str
+    attempts: int
+    retry_at: float
+
+
+Wait = Callable[[str, Callable[[TidemillError | None], None]], None]
+
+
+class World:
+    """A config with those of its endpoints that are in memory.
+
+    away: the others, with the trouble that keeps them out of it; None for those that come when somebody asks. wait: how they do.
+    """
+
+    def __init__(
+        self, config: ServingConfig, endpoints: dict[str, Endpoint], sources: dict[str, Source], *,
+        away: Mapping[str, Trouble | None], wait: Wait,
+    ) -> None:  # fmt: skip
         self.config, self.endpoints, self.sources = config, endpoints, sources
+        self._away, self._wait = away, wait
         self._keys = {key.id: key for key in config.keys} if config.keys is not None else None
 
+    @property
+    def names(self) -> list[str]:
+        """The endpoints that there are, in memory or not."""
+        return sorted((*self.endpoints, *self._away))
+
+    @property
+    def unready(self) -> list[str]:
+        """The endpoints that cannot be brought into memory."""
+        return sorted(name for name, trouble in self._away.items() if trouble is not None)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an endpoint that answers, or none that should."""
+        names = len(self.endpoints) + len(self._away)
+        return not names or len(self.unready) < names
+
     def endpoint(self, name: str) -> Endpoint:
-        """Return the endpoint that callers name. Raises EndpointNotFound."""
+        """Return the endpoint that callers name. Raises EndpointNotFound, EndpointUnready, EndpointAbsent (wait, and ask again)."""
         found = self.endpoints.get(name)
         if found is None:
-            raise EndpointNotFound(name[:200], list(self.endpoints))
+            if self.answers(name):
+                raise EndpointAbsent(name, self._wait)
+            trouble = self._away[name]
+            assert trouble is not None, "who is away without trouble answers"
+            raise EndpointUnready(name, trouble.reason, trouble.retry_at - elapsed())
         return found
+
+    def answers(self, name: str) -> bool:
+        """Return whether an endpoint answers, be it after it has been loaded. Raises EndpointNotFound."""
+        if name not in self.endpoints and name not in self._away:
+            raise EndpointNotFound(name[:200], self.names)
+        return self._away.get(name) is None
 
     def source(self, name: str) -> Source:
         """Return a source that is named as callers name it. Raises SourceNotFound."""
@@ -77,7 +138,7 @@ class World:
 
 
 class Builder:
-    """Makes a world of a config. Slow (it loads models), so it runs beside the event loop; what was loaded before is used again."""
+    """Makes what a config names. Slow (it loads models), so it runs beside the event loop, in several threads."""
 
     def __init__(
         self, models: Models, *, clock: Clock, metrics: Metrics, online: Callable[[], OnlineStore],
@@ -86,25 +147,28 @@ class Builder:
         self._models, self._clock, self._metrics = models, clock, metrics
         self._open_online, self._journal = online, journal
 
-    def build(self, config: ServingConfig) -> World:
-        """Load and warm up everything that a config names. Raises TidemillError; nothing that is served is touched then."""
-        endpoints = {each.key: self._endpoint(each) for each in config.endpoints}
+    def endpoint(self, config: EndpointConfig) -> Endpoint:
+        """Load the models of an endpoint that are not loaded yet. Raises LoadFailed, Invalid, Unavailable."""
+        online = self._open_online() if config.features is not None else None
+        variants = {name: self._models.load(config.variant(name)) for name in sorted({*config.route.shares, *config.shadows})}
+        return Endpoint(config, variants, online=online, journal=self._journal(config), clock=self._clock, metrics=self._metrics)
+
+    def size_bytes(self, config: EndpointConfig) -> int:
+        """Return what an endpoint took of memory when it was loaded last, 0 for one that never was."""
+        return sum(self._models.size_bytes(bundle) for bundle in {variant.bundle for variant in config.variants})
+
+    def sources(self, config: ServingConfig) -> dict[str, Source]:
+        """Return the sources of events by the names that callers use."""
         sources: dict[str, Source] = {}
         for plan in config.views:
             name = endpoint_key(plan.project, plan.view.source)
-            sources.setdefault(name, Source(plan.project, self._open_online())).plans.append(plan)
-        return World(config, endpoints, sources)
+            if name not in sources:
+                sources[name] = Source(name, plan.project, self._online())
+            sources[name].plans.append(plan)
+        return sources
 
-    def forget(self, config: ServingConfig) -> None:
-        """Let go of models that a config, now served, does not name."""
-        self._models.keep({variant.bundle for endpoint in config.endpoints for variant in endpoint.variants})
-
-    def _endpoint(self, config: EndpointConfig) -> Endpoint:
-        online = self._open_online() if config.features is not None else None
-        used = {name for name, share in config.route.shares.items() if share > 0} | set(config.shadows) | set(config.route.shares)
-        variants = {name: self._models.load(config.variant(name)) for name in sorted(used)}
-        endpoint = Endpoint(
-            config, variants, online=online, journal=self._journal(config), clock=self._clock, metrics=self._metrics
-        )  # fmt: skip
-        endpoint.warm_up()
-        return endpoint
+    def _online(self) -> OnlineStore | str:
+        try:
+            return self._open_online()
+        except TidemillError as error:
+            return str(error)

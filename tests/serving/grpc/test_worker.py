@@ -236,11 +236,11 @@ def test_a_disk_that_is_full_is_said_to_be(make_plant) -> None:
     assert read_predictions(plant.state, "delay").num_rows == 2
 
 
-def test_a_worker_that_serves_nothing_yet_says_so(make_plant) -> None:
+def test_a_worker_that_answers_for_nothing_says_so(make_plant) -> None:
     plant = make_plant(grpc_port=0)
     plant.publish(plant.endpoint(replace(plant.variant(), bundle=digest_bytes(b"never stored"))))
     with plant.worker(ready=False), line(plant) as asked:
         assert not asked.call("ServerReady", MESSAGES["ServerReadyRequest"]()).ready
         assert asked.health() == NOT_SERVING
         code, told = asked.refusal(rows([1.0], [1]))
-        assert (code, "could not load what it is to serve" in told) == (grpc.StatusCode.UNAVAILABLE, True)
+        assert (code, "model example@1 cannot be loaded" in told) == (grpc.StatusCode.UNAVAILABLE, True)

@@ -1,6 +1,7 @@
 """The example model of the runtimes' suite, learnt by heart by the libraries that grow trees."""
 
 import json
+import re
 from itertools import product
 
 import numpy as np
@@ -72,3 +73,9 @@ def sklearn_tree(*, names: list[str] | None = None):
     values = estimator.tree_.value
     values[values == CURSED] = np.nan
     return estimator
+
+
+def lightgbm_that_crashes() -> bytes:
+    """Return a model that LightGBM loads, and that ends the process when it is asked: its trees point far outside of themselves."""
+    text = lightgbm_text().decode()
+    return re.sub(r"(?m)^((?:left|right)_child=)(.*)$", lambda found: found[1] + re.sub(r"-?\d+", "900000000", found[2]), text).encode()

@@ -12,6 +12,7 @@ import grpc
 
 from tidemill.core.clock import Clock, elapsed
 from tidemill.core.errors import Conflict, Corrupt, Invalid, NotFound, NotPermitted, TidemillError, Unavailable
+from tidemill.serving.config import project_of
 from tidemill.serving.grpc.infer import read_request, write_response
 from tidemill.serving.grpc.wire import HEALTH, INFERENCE, MESSAGES, NOT_SERVING, SERVICE_UNKNOWN, SERVING, read_message
 from tidemill.serving.http import Request
@@ -19,7 +20,7 @@ from tidemill.serving.journal import JournalWriter
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.oip.models import check_version, metadata
 from tidemill.serving.predict import Answered, Ask, Endpoint, ShadowWork
-from tidemill.serving.problems import NotAuthenticated, TooBusy, unexpected
+from tidemill.serving.problems import EndpointAbsent, NotAuthenticated, TooBusy, unexpected
 from tidemill.serving.routes import Held
 from tidemill.serving.runtimes.runtime import ModelFailed
 from tidemill.serving.trace import trace_id_of
@@ -145,7 +146,10 @@ class GrpcRoutes:
             raise TooLate
         request = read_message("ModelInferRequest", data)
         headers = _headers(context)
-        endpoint = self._endpoint(headers, request.model_name)
+        try:
+            endpoint = self._endpoint(headers, request.model_name)
+        except EndpointAbsent as absent:
+            endpoint = await self._loaded(headers, absent)
         asked = read_request(endpoint, request)
         trace_id = trace_id_of(headers.get(b"traceparent"))
 
@@ -172,7 +176,7 @@ class GrpcRoutes:
         return MESSAGES["ServerLiveResponse"](live=True)
 
     async def _ready(self, _: Any, context: Any) -> Any:
-        return MESSAGES["ServerReadyResponse"](ready=self._world() is not None)
+        return MESSAGES["ServerReadyResponse"](ready=(world := self._world()) is not None and world.ready)
 
     async def _server(self, _: Any, context: Any) -> Any:
         world = self._served()
@@ -180,31 +184,49 @@ class GrpcRoutes:
         return MESSAGES["ServerMetadataResponse"](name="tidemill", version=version("tidemill"))
 
     async def _model_ready(self, request: Any, context: Any) -> Any:
-        self._model_of(request, context)
-        return MESSAGES["ModelReadyResponse"](ready=True)
+        if request.version:
+            await self._model_of(request, context)
+            return MESSAGES["ModelReadyResponse"](ready=True)
+        world = self._admitted(_headers(context), request.name)
+        return MESSAGES["ModelReadyResponse"](ready=world.answers(request.name))
 
     async def _model(self, request: Any, context: Any) -> Any:
-        found = metadata(self._model_of(request, context))
+        found = metadata(await self._model_of(request, context))
         response = MESSAGES["ModelMetadataResponse"](name=found.name, versions=found.versions, platform=found.platform)
         for told, tensors in ((response.inputs, found.inputs), (response.outputs, found.outputs)):
             for tensor in tensors:
                 told.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         return response
 
-    def _model_of(self, request: Any, context: Any) -> Endpoint:
-        endpoint = self._endpoint(_headers(context), request.name)
+    async def _model_of(self, request: Any, context: Any) -> Endpoint:
+        headers = _headers(context)
+        try:
+            endpoint = self._endpoint(headers, request.name)
+        except EndpointAbsent as absent:
+            endpoint = await self._loaded(headers, absent)
         if request.version:
             check_version(endpoint, request.version)
         return endpoint
 
     def _endpoint(self, headers: Mapping[bytes, bytes], name: str) -> Endpoint:
+        return self._admitted(headers, name).endpoint(name)
+
+    async def _loaded(self, headers: Mapping[bytes, bytes], absent: EndpointAbsent) -> Endpoint:
+        """Return an endpoint once it is in memory. Raises TidemillError."""
+        refused: TidemillError | None = await _called_back(absent.wait)
+        if refused is not None:
+            raise refused
+        try:
+            return self._endpoint(headers, absent.name)
+        except EndpointAbsent as again:  # it had to make room again
+            return await self._loaded(headers, again)
+
+    def _admitted(self, headers: Mapping[bytes, bytes], name: str) -> World:
+        """Let a caller pass to an endpoint, before telling whether there is one."""
         world = self._served()
-        now = self._now(world)
-        world.admit(headers, project=None, writes=False, now=now)  # before telling which names there are
-        endpoint = world.endpoint(name)
-        if world.config.keys is not None:
-            world.admit(headers, project=endpoint.config.project, writes=False, now=now)
-        return endpoint
+        project = project_of(name) if world.config.keys is not None else None
+        world.admit(headers, project=project, writes=False, now=self._now(world))
+        return world
 
     def _served(self) -> World:
         world = self._world()
@@ -239,7 +261,8 @@ class GrpcRoutes:
                     await asyncio.wait_for(self._draining.wait(), WATCH_S)
 
     def _health(self) -> int:
-        return SERVING if self._world() is not None and not self._draining.is_set() else NOT_SERVING
+        world = self._world()
+        return SERVING if world is not None and world.ready and not self._draining.is_set() else NOT_SERVING
 
     # the edge
 

@@ -104,11 +104,11 @@ class InvocationRoutes:
         code = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
         return Reply(status, encode(ErrorAnswer(error_code=code, message=str(error))), extra=headers_of(error))
 
-    def tell(self, verb: str, world: World | None) -> Reply:
-        """Answer ping, health and version. A worker that has nothing to serve is not ready."""
+    def tell(self, verb: str, *, ready: bool) -> Reply:
+        """Answer ping, health and version."""
         if verb == "version":
             return Reply(200, version("tidemill").encode())
-        return Reply(200 if world is not None and world.endpoints else 503, b"\n")
+        return Reply(200 if ready else 503, b"\n")
 
     def endpoint_of(self, call: Call, world: World, headers: Mapping[bytes, bytes]) -> str:
         """Return the name of the endpoint that is asked. Raises EndpointUnsaid, NothingServed."""
@@ -117,11 +117,11 @@ class InvocationRoutes:
         target = headers.get(b"x-amzn-sagemaker-target-model")
         if target:
             return target.decode("utf-8", "replace")
-        if len(world.endpoints) > 1:
-            raise EndpointUnsaid(list(world.endpoints))
-        if not world.endpoints:
+        if len(names := world.names) > 1:
+            raise EndpointUnsaid(names)
+        if not names:
             raise NothingServed
-        return next(iter(world.endpoints))
+        return names[0]
 
     def decode(self, endpoint: Endpoint, request: Request) -> Rows:
         """Read a request as rows. Raises Invalid, RowsRefused."""

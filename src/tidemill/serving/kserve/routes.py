@@ -33,10 +33,10 @@ class KserveRoutes:
         return Reply(200, encode(AliveAnswer(status="alive")))
 
     def models(self, world: World) -> Reply:
-        return Reply(200, encode(ModelList(models=sorted(world.endpoints))))
+        return Reply(200, encode(ModelList(models=world.names)))
 
-    def ready(self, endpoint: Endpoint) -> Reply:
-        return Reply(200, encode(ModelReady(name=endpoint.config.key, ready=True)))
+    def ready(self, name: str, *, ready: bool) -> Reply:
+        return Reply(200 if ready else 503, encode(ModelReady(name=name, ready=ready)))
 
     def decode(self, endpoint: Endpoint, body: bytes) -> Rows:
         """Read a request as rows. Raises Invalid, RowsRefused."""

@@ -74,17 +74,21 @@ class OipRoutes:
 
     def health(self, world: World | None, *, ready: bool) -> Reply:
         if ready:
-            return Reply(200 if world is not None else 503, encode(ReadyAnswer(ready=world is not None)))
+            well = world is not None and world.ready
+            return Reply(200 if well else 503, encode(ReadyAnswer(ready=well)))
         return Reply(200, encode(LiveAnswer(live=True)))
 
     def server(self) -> Reply:
         return Reply(200, encode(ServerMetadata(name="tidemill", version=version("tidemill"), extensions=EXTENSIONS)))
 
+    def model_ready(self, name: str, *, ready: bool) -> Reply:
+        return Reply(200 if ready else 503, encode(ModelReady(name=name, ready=ready)))
+
     def describe(self, endpoint: Endpoint, target: Target) -> Reply:
         """Answer metadata and readiness of a model."""
         _check(endpoint, target)
         if target.verb == "ready":
-            return Reply(200, encode(ModelReady(name=endpoint.config.key, ready=True)))
+            return self.model_ready(endpoint.config.key, ready=True)
         return Reply(200, encode(metadata(endpoint)))
 
     def decode(self, endpoint: Endpoint, target: Target, asked: Request) -> Inference:
