@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("tidemill.cli.run:run", "Runs: list, compare, export, delete, merge."),
     "model": ("tidemill.cli.model:model", "Models: search, show, compare, alias, move, lock, where."),
     "endpoint": ("tidemill.cli.endpoint:endpoint", "Endpoints: list, show, create, roll out, roll back."),
-    "predict": ("tidemill.cli.predict:predict", "Predictions: for rows given here, for whole tables."),
+    "predict": ("tidemill.cli.predict:predict", "Predictions: for rows given here, for tables, for streams."),
     "monitor": ("tidemill.cli.monitor:monitor", "Monitors: list, windows."),
     "alert": ("tidemill.cli.monitor:alert", "Alerts: list, resolve."),
     "rule": ("tidemill.cli.rule:rule", "Rules: list, firings."),

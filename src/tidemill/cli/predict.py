@@ -1,4 +1,4 @@
-"""`tidemill predict`: rows of the command line through the data plane, whole tables in batch jobs."""
+"""`tidemill predict`: rows of the command line through the data plane, whole tables in batch jobs, streams."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,10 @@ from tidemill.cli.show import cell, emit, json_option, on_terminal, opened, tabl
 from tidemill.client.client import connect
 from tidemill.core.codec import decode_any
 from tidemill.core.errors import Invalid, NotFound
+from tidemill.core.process import StopSignal, on_stop
 from tidemill.core.settings import caller_environment, find_home
 from tidemill.serving.batch.job import BATCH_ROWS, BatchRequest, BatchResult, score_batch
+from tidemill.serving.streams.scoring import StreamCounts, StreamRequest, score_stream
 
 
 class _Predict(click.Group):
@@ -95,6 +97,53 @@ def batch(
     emit(done, as_json=as_json, text=lambda: _told(done))
 
 
+@predict.command()
+@click.argument("endpoint", metavar="ENDPOINT|MODEL@VERSION|MODEL@ALIAS")
+@click.option("--from", "source", required=True, help="Topic to read: redis://HOST:PORT/DB/TOPIC or file:FOLDER/TOPIC.")
+@click.option("--to", "target", required=True, help="Topic of the same place that gets the answers.")
+@click.option("--key", help="Field of a record that names it. Default: the message's own key, else its place in the topic.")
+@click.option("--group", default="tidemill", show_default=True, help="Consumers of one group share the messages out.")
+@click.option("--limit", type=click.IntRange(1), help="Messages after which to end.")
+@click.option("--until-idle", type=click.FloatRange(0, min_open=True), help="Seconds without a message after which to end.")
+@click.option(
+    "--claim-after",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds until a silent consumer's messages are taken over.",
+)
+@workspace_options
+@json_option
+def stream(
+    endpoint: str,
+    source: str,
+    target: str,
+    key: str | None,
+    group: str,
+    limit: int | None,
+    until_idle: float | None,
+    claim_after: float,
+    home: Path | None,
+    project: str | None,
+    as_json: bool,
+) -> None:
+    """Answer the records of one topic into another, each key once, until told to stop (SIGTERM, Ctrl-C) or done.
+
+    A record that the model refuses goes to TOPIC.refused with the reason. Killed at any moment and started again, it goes on: no
+    message is lost and no key answered twice. Predictions are journaled as any others.
+    """
+    named = {"model": endpoint} if "@" in endpoint else {"endpoint": endpoint}
+    request = StreamRequest(
+        source=source, target=target, key=key, group=group, limit=limit, until_idle_s=until_idle, claim_after_s=claim_after, **named
+    )  # fmt: skip
+    ws, stopping = opened(home, project), StopSignal()
+    on_stop(stopping.set)
+    done = score_stream(ws, request, stopping=stopping.is_set, watch=_show_stream if on_terminal() else lambda _: None)
+    if on_terminal():
+        click.echo("\r\033[K", nl=False, err=True)
+    emit(done, as_json=as_json, text=lambda: _counted(done))
+
+
 def _executor(executor: str | None, workers: int | None) -> str | None:
     if workers is None:
         return executor
@@ -116,6 +165,15 @@ def _show_progress(done: int, before: int, total: int, seconds: float) -> None:
     rate = (done - before) / seconds if seconds > 0 else 0.0
     left = f"{(total - done) / rate:.0f} s left" if rate > 0 else ""
     click.echo(f"\r\033[K{done:,} of {total:,} rows  {rate:,.0f} rows/s  {left}", nl=False, err=True)
+
+
+def _counted(done: StreamCounts) -> str:
+    rate = f", {done.read / done.seconds:,.0f} a second" if done.seconds else ""
+    return f"{done.read} messages{rate}: {done.answered} answered, {done.again} answered before, {done.refused} refused"
+
+
+def _show_stream(done: StreamCounts) -> None:
+    click.echo(f"\r\033[K{_counted(done)}", nl=False, err=True)
 
 
 def _rows(given: tuple[str, ...]) -> list[dict[str, Any]]:

