@@ -18,6 +18,17 @@ def test_an_id_is_a_uuid_of_version_7_of_this_moment() -> None:
     assert before <= made.int >> 80 <= time.time_ns() // 1_000_000
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 32, 1000])
+def test_ids_of_one_moment_are_ids_each(count: int) -> None:
+    before = time.time_ns() // 1_000_000
+    made = [uuid.UUID(each) for each in new_ids(count)]
+    assert len(set(made)) == count
+    assert {(each.version, each.variant) for each in made} == {(7, uuid.RFC_4122)}
+    assert all(before <= each.int >> 80 <= time.time_ns() // 1_000_000 for each in made)
+    low = [each.int & (2**62 - 1) for each in made]
+    assert count < 1000 or all(0.3 < sum(each >> bit & 1 for each in low) / count < 0.7 for bit in range(62)), "each of 62 bits is random"
+
+
 def test_the_example_of_the_standard() -> None:
     # RFC 9562, appendix A.6: 2022-02-22 19:22:22 UTC, rand_a 0xCC3, rand_b 0x18C4DC0C0C07398F
     assert uuid7_hex(0x017F22E279B0, "cc318c4dc0c0c07398f0") == "017f22e279b07cc398c4dc0c0c07398f"

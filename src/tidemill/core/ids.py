@@ -30,11 +30,21 @@ def new_id() -> str:
 
 
 def new_ids(count: int) -> list[str]:
-    """Return that many fresh UUIDv7s of this moment, cheaper than one by one."""
-    millis, random = time.time_ns() // 1_000_000, os.urandom(10 * count).hex()
+    """Return that many fresh UUIDv7s of this moment, cheaper than one by one: they share the 12 random bits behind the time."""
+    millis, random = time.time_ns() // 1_000_000, os.urandom(10 * count if count == 1 else 8 * count + 2)
     if count == 1:
-        return [uuid7_hex(millis, random)]
-    return [uuid7_hex(millis, random[at : at + 20]) for at in range(0, 20 * count, 20)]
+        return [uuid7_hex(millis, random.hex())]
+    first = f"{millis:012x}7{random[:2].hex()[:3]}"
+    keep, mark = _halves(count)
+    rest = (int.from_bytes(random[2:], "big") & keep | mark).to_bytes(8 * count, "big").hex()
+    return [first + rest[at : at + 16] for at in range(0, 16 * count, 16)]
+
+
+@lru_cache(maxsize=64)
+def _halves(count: int) -> tuple[int, int]:
+    """Return what keeps the lower 62 bits of each of so many words of 64, and what marks them with RFC 9562's variant."""
+    ones = int.from_bytes(b"\0\0\0\0\0\0\0\1" * count, "big")
+    return ones * (2**62 - 1), ones * 2**63
 
 
 def uuid7_hex(millis: int, random: str) -> str:

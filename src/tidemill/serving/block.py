@@ -1,7 +1,6 @@
 """Columns of numbers as one matrix: how tensors, which most callers send, go through a worker without being taken apart."""
 
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,11 @@ class Block(Mapping[str, NDArray[Any]]):
         return Block(self.names, self.matrix[places])
 
 
+def finite(numbers: NDArray[Any]) -> bool:
+    """Return whether all numbers are finite."""
+    return 0 not in np.isfinite(numbers).tobytes()  # a third of the cost of `all`, which is more than that of the rest
+
+
 class BlockCheck:
     """What every value of a block has to be: present where its column is required, finite, and within its column's range."""
 
@@ -43,12 +47,6 @@ class BlockCheck:
 
     def holds(self, matrix: NDArray[Any]) -> bool:
         """Return whether all is well. matrix: [rows, columns]."""
-        # One number that is not finite makes the sum of squares so: to look at that costs a quarter of a look at each.
-        flat = matrix.ravel()
-        if (
-            not isfinite(np.dot(flat, flat))
-            and not np.isfinite(matrix).all()
-            and (self._optional is None or not (np.isfinite(matrix) | (np.isnan(matrix) & self._optional)).all())
-        ):
+        if not finite(matrix) and (self._optional is None or not (np.isfinite(matrix) | (np.isnan(matrix) & self._optional)).all()):
             return False
         return not ((self._low is not None and (matrix < self._low).any()) or (self._high is not None and (matrix > self._high).any()))

@@ -5,7 +5,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 CLASSES = 13  # up to 8,191 rows at once
-FADING = 0.1  # of what is known of a class, each new sight replaces so much
+TRIES = 4  # so often a class is tried before it is judged
+BETTER, WORSE = 0.5, 0.05  # so much a sight replaces of what is known: whatever disturbs makes rows dearer, never cheaper
 PAYS = 0.95  # rows are to cost this much of what they cost alone, at most, or requests stay alone
 TURNS_KEPT = 2000  # then everything is measured anew: models warm up, machines get busy
 
@@ -21,34 +22,36 @@ class Pace:
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
-        self._row_s: list[float | None] = [None] * CLASSES
+        self._row_s = [0.0] * CLASSES
+        self._sights = [0] * CLASSES
         self._seen = 0
 
     def saw(self, rows: int, seconds: float) -> None:
         """Learn from rows that were scored at once."""
         place = min(rows.bit_length(), CLASSES) - 1
         known, row_s = self._row_s[place], seconds / rows
-        # A sight ten times as long tells of a busy machine, not of the rows.
-        self._row_s[place] = row_s if known is None else known + FADING * (min(row_s, 10 * known) - known)
+        if self._sights[place]:
+            row_s = known + (row_s - known) * (BETTER if row_s < known else WORSE)
+        self._row_s[place] = row_s
+        self._sights[place] += 1
         self._seen += 1
         if self._seen >= TURNS_KEPT:
-            self._row_s, self._seen = [None] * CLASSES, 0
+            self._sights, self._seen = [0] * CLASSES, 0
 
     def most(self, rows: int) -> int:
         """Return how many rows are to be scored at once where a request has that many."""
         place = min(rows.bit_length(), CLASSES) - 1
         alone = self._row_s[place]
-        if self.limit_s <= 0 or alone is None:
+        if self.limit_s <= 0 or not self._sights[place]:
             return rows
         longest_s = rows * alone + max(self.limit_s, rows * alone)
         best, cheapest = rows, alone * PAYS
         for bigger in range(place + 1, CLASSES):
-            size, row_s = (2 << bigger) - 1, self._row_s[bigger]
-            foreseen = row_s if row_s is not None else self._row_s[bigger - 1]
-            if foreseen is None or size * foreseen > longest_s:
+            size, row_s, sights = (2 << bigger) - 1, self._row_s[bigger], self._sights[bigger]
+            if size * (row_s if sights else self._row_s[bigger - 1]) > longest_s:
                 break
-            if row_s is None:
-                return size  # tried
+            if sights < TRIES:
+                return size
             if row_s >= cheapest:
                 break
             best, cheapest = size, row_s

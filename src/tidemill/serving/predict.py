@@ -117,6 +117,11 @@ class Endpoint:
         self._thresholds = {
             name: config.threshold if config.threshold is not None else each.spec.threshold for name, each in variants.items()
         }
+        self.labelled = any(threshold is not None for threshold in self._thresholds.values())
+        """Whether scores of some variant are turned into labels."""
+        outputs = self.main.spec.signature.outputs
+        self.output = outputs[0].name if outputs else "score"
+        """What the output with the scores is called."""
         self._names: dict[tuple[str, ...], Raw] = {}
         self.used_s = 0.0
         """When it was asked last, by `elapsed`."""
@@ -277,6 +282,8 @@ class Endpoint:
 
     def labels(self, answered: Answered) -> list[bool | None]:
         """Return the label of each row, None where no threshold is known."""
+        if not self.labelled:
+            return [None] * len(answered.scores)
         return [
             None if (threshold := self._thresholds[name]) is None else score >= threshold
             for score, name in zip(answered.scores, answered.chosen, strict=True)

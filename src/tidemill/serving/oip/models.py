@@ -12,12 +12,6 @@ _DATATYPES: dict[ColumnKind, str] = {"double": "FP64", "long": "INT64", "string"
 LABEL = "label"
 
 
-def score_name(endpoint: Endpoint) -> str:
-    """Return what the output with the scores is called."""
-    outputs = endpoint.main.spec.signature.outputs
-    return outputs[0].name if outputs else "score"
-
-
 def versions_of(endpoint: Endpoint) -> list[str]:
     """Return the versions that are served."""
     return sorted({str(variant.config.version) for variant in endpoint.variants.values()})
@@ -32,7 +26,7 @@ def check_version(endpoint: Endpoint, asked: str) -> None:
 def metadata(endpoint: Endpoint) -> ModelMetadata:
     """Return what a model takes and gives: each column is a tensor."""
     inputs = {column.name: column.kind for column in endpoint.main.spec.signature.inputs}
-    outputs = [TensorMetadata(name=score_name(endpoint), datatype="FP64", shape=[-1])]
+    outputs = [TensorMetadata(name=endpoint.output, datatype="FP64", shape=[-1])]
     if endpoint.threshold(endpoint.main) is not None:
         outputs.append(TensorMetadata(name=LABEL, datatype="BOOL", shape=[-1]))
     return ModelMetadata(
@@ -47,14 +41,13 @@ def metadata(endpoint: Endpoint) -> ModelMetadata:
 def check_outputs(endpoint: Endpoint, wanted: Sequence[str]) -> None:
     """Check the outputs that a caller asks for. Raises Invalid."""
     for name in wanted:
-        if name not in (score_name(endpoint), LABEL):
-            raise Invalid(f"model {endpoint.config.key!r} has no output {name[:200]!r} (it has: {score_name(endpoint)}, {LABEL})")
+        if name not in (endpoint.output, LABEL):
+            raise Invalid(f"model {endpoint.config.key!r} has no output {name[:200]!r} (it has: {endpoint.output}, {LABEL})")
 
 
 def outputs_of(endpoint: Endpoint, answered: Answered, wanted: Sequence[str]) -> list[tuple[str, str, list[Any]]]:
     """Return name, datatype and values of each output; wanted: those that the caller asks for, all when empty."""
-    found: list[tuple[str, str, list[Any]]] = [(score_name(endpoint), "FP64", answered.scores)]
-    labels = endpoint.labels(answered)
-    if None not in labels:
+    found: list[tuple[str, str, list[Any]]] = [(endpoint.output, "FP64", answered.scores)]
+    if endpoint.labelled and None not in (labels := endpoint.labels(answered)):
         found.append((LABEL, "BOOL", labels))
     return [output for output in found if output[0] in wanted] if wanted else found

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +14,8 @@ from tidemill.core.settings import nearest
 from tidemill.core.signature import SPEC_FILE, ModelSpec
 from tidemill.registry.mlmodel import MLMODEL_FILE, parse_mlmodel
 from tidemill.registry.served import served_spec
+from tidemill.serving.block import finite
 
-FEW = 32  # rows that are looked at faster one by one than as an array
 Column = Sequence[Any] | NDArray[Any]
 Columns = Mapping[str, Column]
 Scores = NDArray[np.float64]
@@ -162,6 +161,6 @@ def checked(scores: Scores, rows: int, model: str) -> Scores:
     """Return scores if they are one finite number a row. Raises ModelFailed."""
     if scores.shape != (rows,):
         raise ModelFailed(model, f"it gave an answer of shape {scores.shape} for {rows} rows")
-    if not (all(map(isfinite, scores.tolist())) if rows <= FEW else np.isfinite(scores).all()):
+    if not finite(scores):
         raise ModelFailed(model, f"its score of row {int(np.flatnonzero(~np.isfinite(scores))[0])} is not a finite number")
     return scores
