@@ -22,7 +22,7 @@ from tidemill.serving.block import Block
 from tidemill.serving.history import count_failures, inputs, read_predictions
 from tidemill.serving.journal import EndpointJournal
 from tidemill.serving.metrics import Metrics
-from tidemill.serving.models import LoadedVariant
+from tidemill.serving.models import LoadedModel, LoadedVariant
 from tidemill.serving.predict import Answered, Ask, Endpoint
 from tidemill.serving.problems import TooBusy
 from tidemill.serving.rows import Rows
@@ -57,7 +57,7 @@ class Desk:
         plant, metrics = Plant(tmp_path / "home"), Metrics(tmp_path, 0)
         config = plant.endpoint()
         self.state, self.model = plant.state, model
-        variants = {"champion": LoadedVariant(config.variants[0], SPEC, model)}
+        variants = {"champion": LoadedVariant(config.variants[0], LoadedModel(SPEC, model, 0))}
         self.journal = EndpointJournal(plant.state, "delay", "0")
         self.endpoint = Endpoint(config, variants, online=None, journal=self.journal, clock=SystemClock(), metrics=metrics, together_s=1.0)
         self.outcomes: dict[str, Answered | TidemillError] = {}
