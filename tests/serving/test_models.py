@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.serving.plant import Plant, example_onnx, onnx_spec, python_spec
-from tests.serving.runtimes.native import lightgbm_that_crashes
+from tests.serving.runtimes.native import lightgbm_text, lightgbm_that_crashes, xgboost_json
 from tidemill.core.codec import encode
 from tidemill.core.digest import digest_bytes
 from tidemill.core.values import replace
@@ -33,18 +34,40 @@ def models(plant: Plant, **more: Any) -> Models:
     return Models(lambda: plant.objects, plant.state / "serving" / "bundles", **named)
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Free nothing but what nobody holds: memory is to be there when it is needed, not when the collector looks."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
 def test_a_model_is_loaded_once_and_goes_with_its_last_user(plant: Plant) -> None:
     held = models(plant)
     first, second = held.load(plant.variant("one")), held.load(plant.variant("two"))
     assert first.runtime is second.runtime
     assert (first.config.name, second.config.name) == ("one", "two")
-    gone = weakref.ref(first.model)
+    gone = weakref.ref(first.runtime)
     del first
     assert gone() is not None
     del second
-    gc.collect()
     assert gone() is None
     assert held.size_bytes(plant.variant().bundle) > 0
+
+
+@pytest.mark.parametrize(("runtime", "make"), [("lightgbm", lightgbm_text), ("xgboost", xgboost_json), ("python", None)])
+@pytest.mark.usefixtures("uncollected")
+def test_whatever_its_runtime_a_model_goes_with_its_last_user(plant: Plant, runtime: str, make: Callable[[], bytes] | None) -> None:
+    variant = plant.variant(body="return columns['a']")
+    if make is not None:
+        spec = example_spec(runtime, "model.bin")
+        variant = replace(variant, bundle=put_tree(plant.objects, {"model.bin": make(), "model.json": encode(spec)}))
+    loaded = models(plant, trusted=(runtime,)).load(variant)
+    gone = weakref.ref(loaded.runtime)
+    del loaded
+    assert gone() is None
 
 
 def test_what_was_spoilt_on_the_disk_is_fetched_again(plant: Plant) -> None:

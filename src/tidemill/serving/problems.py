@@ -30,15 +30,15 @@ class EndpointNotFound(NotFound):
 
 
 class EndpointAbsent(Unavailable):
-    """An endpoint's models are not in memory, and are being loaded once somebody waits for them."""
+    """An endpoint's models are not in memory, and are loaded once somebody waits for them.
 
-    def __init__(self, name: str, wait: Callable[[str, Callable[[TidemillError | None], None]], None]) -> None:
-        self.name, self._wait = name, wait
+    wait: calls what it is given in the event loop, once: with None when the endpoint is worth asking again, else with why it is not.
+    Keep that and let go of this error, whose traceback holds the models that are in memory instead.
+    """
+
+    def __init__(self, name: str, wait: Callable[[Callable[[TidemillError | None], None]], None]) -> None:
+        self.name, self.wait = name, wait
         super().__init__(f"endpoint {name!r} is not in memory; ask again in a moment")
-
-    def wait(self, done: Callable[[TidemillError | None], None]) -> None:
-        """Call done in the event loop, once: with None when the endpoint is worth asking again, else with why it is not."""
-        self._wait(self.name, done)
 
 
 class EndpointUnready(Unavailable):

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from tidemill.core.clock import Clock, elapsed
@@ -69,7 +70,7 @@ class World:
         away: Mapping[str, Trouble | None], wait: Wait,
     ) -> None:  # fmt: skip
         self.config, self.endpoints, self.sources = config, endpoints, sources
-        self._away, self._wait = away, wait
+        self._away, self.wait = away, wait
         self._keys = {key.id: key for key in config.keys} if config.keys is not None else None
 
     @property
@@ -93,7 +94,7 @@ class World:
         found = self.endpoints.get(name)
         if found is None:
             if self.answers(name):
-                raise EndpointAbsent(name, self._wait)
+                raise EndpointAbsent(name, partial(self.wait, name))
             trouble = self._away[name]
             assert trouble is not None, "who is away without trouble answers"
             raise EndpointUnready(name, trouble.reason, trouble.retry_at - elapsed())

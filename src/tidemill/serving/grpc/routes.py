@@ -146,10 +146,7 @@ class GrpcRoutes:
             raise TooLate
         request = read_message("ModelInferRequest", data)
         headers = _headers(context)
-        try:
-            endpoint = self._endpoint(headers, request.model_name)
-        except EndpointAbsent as absent:
-            endpoint = await self._loaded(headers, absent)
+        endpoint = self._present(headers, request.model_name) or await self._loaded(headers, request.model_name)
         asked = read_request(endpoint, request)
         trace_id = trace_id_of(headers.get(b"traceparent"))
 
@@ -200,26 +197,25 @@ class GrpcRoutes:
 
     async def _model_of(self, request: Any, context: Any) -> Endpoint:
         headers = _headers(context)
-        try:
-            endpoint = self._endpoint(headers, request.name)
-        except EndpointAbsent as absent:
-            endpoint = await self._loaded(headers, absent)
+        endpoint = self._present(headers, request.name) or await self._loaded(headers, request.name)
         if request.version:
             check_version(endpoint, request.version)
         return endpoint
 
-    def _endpoint(self, headers: Mapping[bytes, bytes], name: str) -> Endpoint:
-        return self._admitted(headers, name).endpoint(name)
-
-    async def _loaded(self, headers: Mapping[bytes, bytes], absent: EndpointAbsent) -> Endpoint:
-        """Return an endpoint once it is in memory. Raises TidemillError."""
-        refused: TidemillError | None = await _called_back(absent.wait)
-        if refused is not None:
-            raise refused
+    def _present(self, headers: Mapping[bytes, bytes], name: str) -> Endpoint | None:
+        """Return an endpoint, None when it is not in memory."""
         try:
-            return self._endpoint(headers, absent.name)
-        except EndpointAbsent as again:  # it had to make room again
-            return await self._loaded(headers, again)
+            return self._admitted(headers, name).endpoint(name)
+        except EndpointAbsent:
+            return None
+
+    async def _loaded(self, headers: Mapping[bytes, bytes], name: str) -> Endpoint:
+        """Return an endpoint once it is in memory. Raises TidemillError."""
+        while (found := self._present(headers, name)) is None:
+            refused: TidemillError | None = await _called_back(partial(self._admitted(headers, name).wait, name))
+            if refused is not None:
+                raise refused
+        return found
 
     def _admitted(self, headers: Mapping[bytes, bytes], name: str) -> World:
         """Let a caller pass to an endpoint, before telling whether there is one."""

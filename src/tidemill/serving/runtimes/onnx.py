@@ -85,20 +85,22 @@ class OnnxRuntime:
             return lambda found, rows: _text(found, columns, rows, flat)
         if tensor.type not in _NUMERIC:
             raise Invalid(f"tensor {name!r} of model {self._model} is a {tensor.type}; expected one of {', '.join([*_NUMERIC, _TEXT])}")
-        kind = _NUMERIC[tensor.type]
-        return lambda found, rows: self._numbers(found, columns, rows, kind, flat)
+        # Nothing here holds the runtime itself: its memory is free when nobody holds it any more, not when the collector looks.
+        kind, model = _NUMERIC[tensor.type], self._model
+        return lambda found, rows: _numbers(found, columns, rows, kind, flat, model)
 
-    def _numbers(self, found: Columns, columns: tuple[str, ...], rows: int, kind: Any, flat: bool) -> NDArray[Any]:
-        if isinstance(found, Block) and found.names == columns and kind in (np.float32, np.float64):
-            whole = found.matrix if found.matrix.dtype == kind else found.matrix.astype(kind)
-            return whole[:, 0] if flat else whole
-        filled = np.empty((rows, len(columns)), dtype=kind)
-        for place, name in enumerate(columns):
-            try:
-                filled[:, place] = _present(found[name], kind)
-            except (TypeError, ValueError, OverflowError) as error:
-                raise ModelFailed(self._model, f"column {name!r} does not fit its tensor of {np.dtype(kind).name}: {error}") from error
-        return filled[:, 0] if flat else filled
+
+def _numbers(found: Columns, columns: tuple[str, ...], rows: int, kind: Any, flat: bool, model: str) -> NDArray[Any]:
+    if isinstance(found, Block) and found.names == columns and kind in (np.float32, np.float64):
+        whole = found.matrix if found.matrix.dtype == kind else found.matrix.astype(kind)
+        return whole[:, 0] if flat else whole
+    filled = np.empty((rows, len(columns)), dtype=kind)
+    for place, name in enumerate(columns):
+        try:
+            filled[:, place] = _present(found[name], kind)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ModelFailed(model, f"column {name!r} does not fit its tensor of {np.dtype(kind).name}: {error}") from error
+    return filled[:, 0] if flat else filled
 
 
 def _present(column: Column, kind: Any) -> Column:
