@@ -110,6 +110,7 @@ def experiment(any_ws: Workspace) -> int:
         ("status = 'READY'", [5, 3, 1]), ("attributes.status != 'LOGGED_MODEL_READY'", [4, 2, 0]), ("params.n = '2'", [2]),
         ("params.n IN ('1', '4')", [4, 1]), ("tags.team = 'blue' AND params.n != '1'", [5, 3]), ("tags.`team` = 'red'", [4, 2, 0]),
         ("metrics.auc > 0.35", [4, 3, 2, 1, 0]), ("metrics.loss >= 3", [4, 3]), ("metrics.none > 0", []),
+        ("metrics.loss != 3", [4, 2, 1, 0]), ("metrics.loss = 3", [3]),
         ("creation_time > 0", [5, 4, 3, 2, 1, 0]),
         ("creation_timestamp <= 1370044803000", [2, 1, 0]), ("source_run_id = 'x'", []), ("last_updated_timestamp > 1370044806000", []),
     ],

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from sqlalchemy import ColumnElement, false, func, true
+from sqlalchemy import ColumnElement, false, func, or_, true
 from sqlalchemy.types import TypeDecorator
 
 from tidemill.core.clock import from_micros
@@ -50,6 +50,12 @@ def compare_number(column: Any, item: Comparison, text: str) -> ColumnElement[bo
     operators = {"=": "__eq__", "!=": "__ne__", "<": "__lt__", "<=": "__le__", ">": "__gt__", ">=": "__ge__"}
     clause: ColumnElement[bool] = getattr(column, operators[item.op])(value)
     return clause
+
+
+def compare_metric(column: Any, item: Comparison, text: str) -> ColumnElement[bool]:
+    """Return the clause for a column of metrics' values: a NaN, which is kept as NULL, differs from every number. Raises FilterRefused."""
+    holds = compare_number(column, item, text)
+    return or_(column.is_(None), holds) if item.op == "!=" else holds
 
 
 def refuse_key(text: str, item: Comparison, known: Iterable[str]) -> NoReturn:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, or_, select
 
-from tidemill.catalog.conditions import compare_number, compare_text, refuse_key
+from tidemill.catalog.conditions import compare_metric, compare_number, compare_text, refuse_key
 from tidemill.core.errors import Invalid
 from tidemill.core.filters import Comparison, FilterRefused, parse_filter
 from tidemill.core.pages import Page, question, read_token, token_after
@@ -89,7 +89,7 @@ def _condition(text: str, item: Comparison, datasets: Sequence[Measured]) -> Col
     if item.entity == "attribute":
         return _attribute(text, replace(item, key=_ALIASES.get(item.key, item.key)))
     if item.entity == "metric":
-        holds = and_(METRICS.c.key == item.key, compare_number(METRICS.c.value, item, text), *_on(datasets))
+        holds = and_(METRICS.c.key == item.key, compare_metric(METRICS.c.value, item, text), *_on(datasets))
         return _MODEL.id.in_(select(METRICS.c.model).where(METRICS.c.project == _MODEL.project, holds))
     table = PARAMS if item.entity == "param" else TAGS
     mine = select(table.c.model).where(table.c.project == _MODEL.project, table.c.key == item.key, compare_text(table.c.value, item, text))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select, union_all
 
-from tidemill.catalog.conditions import compare_number, compare_text, refuse_key
+from tidemill.catalog.conditions import compare_metric, compare_number, compare_text, refuse_key
 from tidemill.core.clock import from_micros, micros
 from tidemill.core.errors import Invalid
 from tidemill.core.filters import Comparison, FilterRefused, Order, parse_filter, parse_order
@@ -296,11 +296,7 @@ def _there(item: Comparison) -> ColumnElement[bool]:
 
 
 def _holds(table: Any, item: Comparison, text: str) -> ColumnElement[bool]:
-    if item.entity != "metric":
-        return compare_text(table.c.value, item, text)
-    holds = compare_number(table.c.value, item, text)
-    # A NaN, which is kept as NULL, differs from every number.
-    return or_(table.c.value.is_(None), holds) if item.op == "!=" else holds
+    return (compare_metric if item.entity == "metric" else compare_text)(table.c.value, item, text)
 
 
 def _is_moment(column: Any) -> bool:
