@@ -1,11 +1,13 @@
 """Assessments: what was said of traces, by whom it was said anew, and what counts."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests import world
 from tidemill.core.errors import Invalid
+from tidemill.core.values import replace
 from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace
 from tidemill.tracking.assessments import (
@@ -42,7 +44,7 @@ def test_names_and_ids_have_a_length(traced: Workspace) -> None:
     with pytest.raises(Invalid, match=r"assessment id '.*' is not usable; expected at most 50 characters"):
         create_assessment(traced, said(id="a" * 51))
     with pytest.raises(Invalid, match="assessment_name"):
-        update_assessment(traced, "tr-1", kept.id, name="n" * 251, value=1, body={})
+        update_assessment(traced, "tr-1", kept.id, change=lambda before: replace(before, name="n" * 251))
 
 
 def test_what_is_said_is_read_back(traced: Workspace) -> None:
@@ -52,9 +54,21 @@ def test_what_is_said_is_read_back(traced: Workspace) -> None:
     assert first.id.startswith("a-")
     assert read_assessment(traced, "tr-1", first.id) == first
     assert read_assessments(traced, ["tr-1", "tr-2"]) == {"tr-1": [first, second], "tr-2": []}
-    changed = update_assessment(traced, "tr-1", first.id, name="grade", value={"a": [1]}, body={})
+    changed = update_assessment(traced, "tr-1", first.id, change=lambda before: replace(before, name="grade", value='{"a":[1]}', body={}))
     assert (changed.name, changed.value) == ("grade", '{"a":[1]}')
     assert read_assessment(traced, "tr-1", first.id) == changed
+
+
+@pytest.mark.slow
+def test_who_changes_a_judgement_sees_what_others_said_before(traced: Workspace) -> None:
+    made = create_assessment(traced, said(body={}))
+
+    def add(number: int) -> None:
+        update_assessment(traced, "tr-1", made.id, change=lambda before: replace(before, body={**before.body, str(number): True}))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert set(read_assessment(traced, "tr-1", made.id).body) == {str(number) for number in range(40)}
 
 
 def test_what_is_overridden_counts_no_more_until_the_other_goes(traced: Workspace) -> None:

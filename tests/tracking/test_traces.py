@@ -1,5 +1,6 @@
 """Traces: told whole or grown from spans, searched, tied to runs, removed."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from tidemill.tracking.traces import (
     Span,
     Trace,
     TraceNotFound,
+    add_to_trace_tag,
     change_trace,
     delete_trace_tag,
     link_traces,
@@ -130,6 +132,22 @@ def test_a_trace_grows_from_all_sides_at_once(any_ws: Workspace, experiment: int
     assert [(item.name, item.state, item.duration_ms) for item in found] == [
         ("step 0", "ok", 140), ("step 0", "ok", 140), ("step 0", "ok", 140), ("told", "ok", 1), (None, "in progress", 440),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_list_in_a_tag_grows_from_all_sides_at_once(any_ws: Workspace, experiment: int) -> None:
+    tell_trace(any_ws, trace("tr-1", experiment))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: add_to_trace_tag(any_ws, "tr-1", "used", [{"n": number % 20}]), range(40)))
+    assert sorted(item["n"] for item in json.loads(read_trace(any_ws, "tr-1").tags["used"])) == list(range(20))
+
+
+def test_a_tag_that_holds_no_list_takes_no_items(ws: Workspace) -> None:
+    tell_trace(ws, trace("tr-1", create_experiment(ws, "calls").id, tags={"used": '"text"'}))
+    with pytest.raises(Invalid, match="tag 'used' of trace tr-1 holds no list"):
+        add_to_trace_tag(ws, "tr-1", "used", [1])
+    with pytest.raises(TraceNotFound, match="tr-2"):
+        add_to_trace_tag(ws, "tr-2", "used", [1])
 
 
 def test_spans_do_not_change_what_was_told(ws: Workspace) -> None:

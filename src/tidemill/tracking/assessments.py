@@ -1,12 +1,11 @@
 """Assessments: what people and judges say of a trace: feedback, and what was expected of it. Owns their table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, Table, delete, select, update
 
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, insert_new
-from tidemill.core.codec import encode_text
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import new_id
 from tidemill.core.values import Value, replace
@@ -113,14 +112,18 @@ def read_assessments(ws: Workspace, traces: Sequence[str]) -> dict[str, list[Ass
     return found
 
 
-def update_assessment(ws: Workspace, trace: str, assessment: str, *, name: str, value: Any, body: dict[str, Any]) -> Assessment:
-    """Replace what a judgement says. Raises AssessmentNotFound, Invalid."""
+def update_assessment(ws: Workspace, trace: str, assessment: str, *, change: Callable[[Assessment], Assessment]) -> Assessment:
+    """Replace what a judgement says by what change makes of it; of two who change it at once, one sees what the other said.
+
+    Raises AssessmentNotFound, Invalid, and what change raises.
+    """
     ws.require("tracking.write", trace)
     with ws.catalog.transaction() as tx:
-        before = _fetch(tx, ws.project, trace, assessment)
-        made = replace(before, name=name, value=encode_text(value), body=body)
+        there = (ASSESSMENTS.c.project == ws.project) & (ASSESSMENTS.c.id == assessment)
+        tx.execute(select(ASSESSMENTS.c.id).where(there).with_for_update())
+        made = change(_fetch(tx, ws.project, trace, assessment))
         check_assessment(made)
-        changed = update(ASSESSMENTS).where(ASSESSMENTS.c.project == ws.project, ASSESSMENTS.c.id == assessment)
+        changed = update(ASSESSMENTS).where(there)
         tx.execute(changed.values(name=made.name, value=made.value, body=made.body, updated_at=ws.clock.now()))
     return made
 

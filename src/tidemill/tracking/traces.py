@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Column, Connection, Index, PrimaryKeyConstrai
 from tidemill.catalog.lineage import link
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, insert_new, upsert
 from tidemill.core.clock import from_micros, micros
+from tidemill.core.codec import decode_any, encode_text
 from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.values import Value, field
 from tidemill.govern.workspace import Workspace
@@ -215,6 +216,22 @@ def set_trace_tags(ws: Workspace, trace: str, tags: Mapping[str, str]) -> None:
     with ws.catalog.transaction() as tx:
         _check_there(tx, ws.project, trace)
         write_texts(tx, TAGS, ws.project, trace, tags)
+
+
+def add_to_trace_tag(ws: Workspace, trace: str, key: str, items: Sequence[Any]) -> None:
+    """Add items to the JSON list that a tag holds, those that it does not hold yet. Raises TraceNotFound, Invalid."""
+    ws.require("tracking.write", trace)
+    with ws.catalog.transaction() as tx:
+        tx.execute(select(TRACES.c.id).where(_is(ws.project, trace)).with_for_update())  # of two who add at once, one waits
+        _check_there(tx, ws.project, trace)
+        mine = (TAGS.c.project == ws.project) & (TAGS.c.trace == trace) & (TAGS.c.key == key)
+        before = tx.execute(select(TAGS.c.value).where(mine)).scalar_one_or_none()
+        listed = decode_any(before, what=f"tag {key!r} of trace {trace}") if before else []
+        if not isinstance(listed, list):
+            raise Invalid(f"tag {key!r} of trace {trace} holds no list, so nothing can be added to it; delete the tag")
+        text = encode_text([*listed, *(item for item in items if item not in listed)])
+        _check_texts("tag", {key: text})
+        write_texts(tx, TAGS, ws.project, trace, {key: text})
 
 
 def rename_trace(ws: Workspace, trace: str, name: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tidemill.core.codec import decode_any, encode_text
 from tidemill.core.errors import Invalid
-from tidemill.core.values import Wire, field
+from tidemill.core.values import Wire, field, replace
 from tidemill.govern.workspace import Workspace
 from tidemill.server.mlflow.endpoint import Endpoint
 from tidemill.server.mlflow.times import timestamp
@@ -95,7 +95,16 @@ def get(ws: Workspace, request: ById) -> dict[str, Any]:
 
 def update(ws: Workspace, request: Update) -> dict[str, Any]:
     """Change what a judgement says; metadata is added to what is there."""
-    before = assessments.read_assessment(ws, request.trace_id, request.assessment_id)
+    now = ws.clock.now()
+    told_at = timestamp(millis(now), now)
+    made = assessments.update_assessment(
+        ws, request.trace_id, request.assessment_id, change=lambda before: changed(before, request, told_at)
+    )
+    return {"assessment": to_wire(made)}
+
+
+def changed(before: Assessment, request: Update, told_at: str) -> Assessment:
+    """Return what a judgement says after an update. Raises Invalid."""
     named = [
         re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), name.strip()) for name in request.update_mask.split(",") if name.strip()
     ]
@@ -108,17 +117,9 @@ def update(ws: Workspace, request: Update) -> dict[str, Any]:
         if not isinstance(wanted["metadata"], dict):
             raise Invalid(f"metadata of an assessment must be an object of texts, got {encode_text(wanted['metadata'])[:80]}")
         wanted["metadata"] = {**before.body.get("metadata", {}), **wanted["metadata"]}
-    now = ws.clock.now()
-    body = {**before.body, **wanted, "last_update_time": timestamp(millis(now), now)}
-    made = assessments.update_assessment(
-        ws,
-        request.trace_id,
-        request.assessment_id,
-        name=_text(body, "assessment_name") or before.name,
-        value=value_of(body, before.kind),
-        body=body,
-    )
-    return {"assessment": to_wire(made)}
+    body = {**before.body, **wanted, "last_update_time": told_at}
+    name = _text(body, "assessment_name") or before.name
+    return replace(before, name=name, value=encode_text(value_of(body, before.kind)), body=body)
 
 
 def delete(ws: Workspace, request: ById) -> Empty:

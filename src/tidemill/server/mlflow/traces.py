@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tidemill.core.codec import decode_any, encode_text
+from tidemill.core.codec import decode_any
 from tidemill.core.errors import Invalid
 from tidemill.core.values import UNSET, UnsetType, Wire, field
 from tidemill.govern.workspace import Workspace
@@ -342,11 +342,8 @@ def _both(method: str, path: str, takes: type[Wire], handler: Any) -> Endpoint:
 
 def link_prompts(ws: Workspace, request: LinkPrompts) -> Empty:
     """Note in a tag which versions of prompts a trace used."""
-    before = decode_any(traces.read_trace(ws, request.trace_id).tags.get(trace_search.PROMPTS, "[]"))
-    known = before if isinstance(before, list) else []
-    added = [{"name": item.name, "version": item.version} for item in request.prompt_versions]
-    linked = [*known, *(item for item in added if item not in known)]
-    traces.set_trace_tags(ws, request.trace_id, {trace_search.PROMPTS: encode_text(linked)})
+    used = [{"name": item.name, "version": item.version} for item in request.prompt_versions]
+    traces.add_to_trace_tag(ws, request.trace_id, trace_search.PROMPTS, used)
     return DONE
 
 
