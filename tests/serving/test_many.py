@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 
 from tests.serving.grpc.lines import line
@@ -140,6 +141,8 @@ def test_the_one_that_was_not_asked_for_longest_goes_first(make_plant) -> None:
             caller.predict(row(), endpoint=f"e{number}")
         loads = gauge(caller, "load_seconds_count")
         assert gauge(caller, "evictions_total") >= 1
+        worker = psutil.Process(caller.process.pid)
+        assert wait_until(lambda: len(worker.children()) == gauge(caller, "models_loaded"), timeout_s=5), "who left left a process"
         caller.predict(row(), endpoint="e4")
         assert gauge(caller, "load_seconds_count") == loads
         assert caller.predict(row(), endpoint="e1")["predictions"][0]["score"] == pytest.approx(0.1)

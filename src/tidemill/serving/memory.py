@@ -158,6 +158,15 @@ class Memory:
         return place.loading
 
     async def _load(self, place: _Place) -> None:
+        try:
+            await self._bring(place)
+        except Exception:  # nobody awaits this task: whoever waits for the endpoint is to hear of it, and the next one to begin again
+            LOG.exception("endpoint %s cannot be loaded", place.wanted.key)
+            if place.loading is asyncio.current_task():
+                place.loading = None
+                _settle(place, TidemillError(f"endpoint {place.wanted.key!r} cannot be loaded; the worker's log has the reason"))
+
+    async def _bring(self, place: _Place) -> None:
         """Bring what is wanted into memory, or else what was served before it."""
         wanted, trouble, found = place.wanted, place.trouble, None
         self._make_room(self._builder.size_bytes(wanted), keep=place)
