@@ -22,6 +22,12 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def kafka_url() -> Iterator[str]:
+    with services.kafka_cluster() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
     with services.s3_server() as url:
         yield url

@@ -95,6 +95,16 @@ def redis_server() -> Iterator[str]:
 
 
 @contextmanager
+def kafka_cluster() -> Iterator[str]:
+    """Run librdkafka's mock cluster in this process; yield the URL of it."""
+    kafka = pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed")
+    holder = kafka.Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    brokers = holder.list_topics(timeout=START_S).brokers.values()
+    yield "kafka://" + ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+    del holder
+
+
+@contextmanager
 def s3_server() -> Iterator[str]:
     """Run moto's S3 service with an empty bucket; yield the URL of an object store in it."""
     pytest.importorskip("moto.server", reason="moto[s3,server] is not installed")

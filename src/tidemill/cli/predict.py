@@ -99,7 +99,9 @@ def batch(
 
 @predict.command()
 @click.argument("endpoint", metavar="ENDPOINT|MODEL@VERSION|MODEL@ALIAS")
-@click.option("--from", "source", required=True, help="Topic to read: redis://HOST:PORT/DB/TOPIC or file:FOLDER/TOPIC.")
+@click.option(
+    "--from", "source", required=True, help="Topic to read: redis://HOST:PORT/DB/TOPIC, kafka://BROKER/TOPIC or file:FOLDER/TOPIC."
+)
 @click.option("--to", "target", required=True, help="Topic of the same place that gets the answers.")
 @click.option("--key", help="Field of a record that names it. Default: the message's own key, else its place in the topic.")
 @click.option("--group", default="tidemill", show_default=True, help="Consumers of one group share the messages out.")

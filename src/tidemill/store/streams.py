@@ -31,7 +31,8 @@ class Outcome(Value, frozen=True, kw_only=True):
 class Flow(Protocol):
     """One consumer of a group that takes messages from one topic and answers into another. The law for every implementation:
 
-    - One thread uses it. Consumers of one group share the messages out, or the second one is a Conflict while the first one lives.
+    - One thread uses it. Consumers of one group share the messages out, or the second one is a Conflict while the first one lives, or
+      the first one is a Conflict once the second one has opened.
     - read returns messages that nobody in the group has settled, those first that a dead consumer had; until they are settled, they
       come again to some consumer. It waits for the first one up to wait_s, and returns [] then.
     - What was read is settled as a whole and in that order, before more is read.
@@ -43,7 +44,7 @@ class Flow(Protocol):
     """
 
     def read(self, most: int, *, wait_s: float) -> list[Message]:
-        """Return at most so many messages, in their order."""
+        """Return at most so many messages; those of one key in their order."""
         ...
 
     def settle(self, outcomes: Sequence[Outcome]) -> int:

@@ -35,11 +35,15 @@ class StreamConformance:
     def target(self, place: str) -> str:
         return f"{place}/out-{secrets.token_hex(4)}"
 
-    def test_messages_come_in_order_and_are_answered_once(self, source: str, target: str) -> None:
+    def test_messages_come_and_are_answered_once(self, source: str, target: str) -> None:
         _put(source, "a", "b", "c")
         flow = _open(source, target)
         messages = _read(flow, 3)
-        assert [(message.key, message.data) for message in messages] == [("a", b"data of a"), ("b", b"data of b"), ("c", b"data of c")]
+        assert sorted((message.key, message.data) for message in messages) == [
+            ("a", b"data of a"),
+            ("b", b"data of b"),
+            ("c", b"data of c"),
+        ]
         assert flow.settle(_answers(messages)) == 3
         assert flow.read(3, wait_s=SHORT_S) == []
         flow.close()
@@ -51,14 +55,14 @@ class StreamConformance:
     def test_what_was_not_settled_comes_again(self, source: str, target: str) -> None:
         _put(source, "a", "b", "c")
         dead = _open(source, target)
-        first = _read(dead, 1)
-        assert dead.settle(_answers(first)) == 1
+        (first,) = _read(dead, 1)
+        assert dead.settle(_answers([first])) == 1
         assert len(_read(dead, 2)) == 2
         dead.close()
         flow = _open(source, target)
-        assert [message.key for message in _read(flow, 2)] == ["b", "c"]
+        assert sorted(message.key for message in _read(flow, 2)) == sorted({"a", "b", "c"} - {first.key})
         flow.close()
-        assert _found(target) == [("a", b"answer to a")]
+        assert [key for key, _ in _found(target)] == [first.key]
 
     def test_one_key_is_answered_once_whoever_asks(self, source: str, target: str) -> None:
         _put(source, "a", "b", "a")
@@ -75,8 +79,8 @@ class StreamConformance:
     def test_settling_again_changes_nothing(self, source: str, target: str) -> None:
         _put(source, "a", "b")
         flow = _open(source, target)
-        messages = _read(flow, 2)
-        outcomes = [_refused(messages[0]), *_answers(messages[1:])]
+        bad, good = sorted(_read(flow, 2), key=lambda message: message.key)
+        outcomes = [_refused(bad), *_answers([good])]
         assert flow.settle(outcomes) == 1
         assert flow.settle(outcomes) == 0
         flow.close()
@@ -106,11 +110,16 @@ class StreamConformance:
         except Conflict:  # shared out in time, not in number
             one.close()
             return
-        first, second = _read(one, 10), _read(two, 10)
-        assert one.settle(_answers(first)) + two.settle(_answers(second)) + one.settle(_answers(second)) == 20
+        second = _read(two, 10)
+        done = two.settle(_answers(second))
+        try:
+            first = _read(one, 10)
+            done += one.settle(_answers(first)) + one.settle(_answers(second))
+        except Conflict:  # the newer one has taken over
+            done += two.settle(_answers(_read(two, 10)))
         one.close()
         two.close()
-        assert len(_found(target)) == 20
+        assert done == len(_found(target)) == 20
 
     def test_bytes_of_any_kind_pass(self, source: str, target: str) -> None:
         data = bytes(range(256)) * 400
@@ -148,7 +157,7 @@ def _found(url: str) -> list[tuple[str, bytes]]:
     topic = open_topic(url)
     found = [(message.key, message.data) for message in topic.messages()]
     topic.close()
-    return found
+    return sorted(found)
 
 
 def _read(flow: Flow, count: int) -> list[Message]:

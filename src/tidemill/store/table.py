@@ -21,6 +21,7 @@ ONLINE = {
 }
 STREAMS = {
     "file": "tidemill.store.streams_local",
+    "kafka": "tidemill.store.streams_kafka",
     "redis": "tidemill.store.streams_redis",
     "rediss": "tidemill.store.streams_redis",
 }
@@ -45,7 +46,8 @@ def open_online(url: str, *, base: Path = Path()) -> OnlineStore:
 
 
 def open_flow(source: str, target: str, *, group: str, idle_s: float = 30.0) -> Flow:
-    """Open a consumer of a group from one topic to another of the same place: `file:FOLDER/TOPIC` or `redis://HOST:PORT/DB/TOPIC`.
+    """Open a consumer of a group from one topic to another of the same place: `file:FOLDER/TOPIC`,
+    `redis://HOST:PORT/DB/TOPIC` or `kafka://BROKER/TOPIC`.
 
     idle_s: the silence after which a consumer counts as dead, where its death cannot be seen. Raises Invalid, Conflict, Unavailable.
     """
