@@ -1,5 +1,6 @@
 """Each command: a table for people, JSON for programs, one sentence and exit code 1 for what cannot be, 2 for what was not understood."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from tests.cli.conftest import Said
 from tidemill.cli.main import COMMANDS, Door, main
+from tidemill.core.settings import STATE_NAME
 from tidemill.deploy.endpoints import list_endpoints
 from tidemill.govern.workspace import open_workspace
 from tidemill.monitor.alerts import list_alerts
+from tidemill.serving.config import EndpointTrouble, WorkerState, write_state
 from tidemill.serving.history import read_predictions
 from tidemill.tracking.runs import list_runs
 
@@ -188,6 +191,24 @@ def test_a_workspace_is_made_and_found_from_within(say: Say, tmp_path: Path, mon
     assert say("status", "--json").json()["home"] == str(tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home")
     assert say("init").out.strip().endswith("tidemill up")
+
+
+def test_status_tells_which_endpoints_workers_cannot_serve(say: Say, tmp_path: Path) -> None:
+    say("init", tmp_path)
+    troubles = (
+        EndpointTrouble(endpoint="delay", reason="model delay@2 cannot be loaded: gone", attempts=3, serves=("delay@1",)),
+        EndpointTrouble(endpoint="gate", reason="model gate@1 cannot be loaded: gone", attempts=1),
+    )
+    write_state(
+        tmp_path / STATE_NAME, 0, WorkerState(pid=os.getpid(), port=1, generation=1, ready=True, refused="unread", troubles=troubles)
+    )
+    assert say("status", "--home", tmp_path).out.splitlines()[-3:] == [
+        "worker 0 does not serve what is published: unread",
+        "endpoint delay answers by delay@1 (worker 0): model delay@2 cannot be loaded: gone",
+        "endpoint gate does not answer (worker 0): model gate@1 cannot be loaded: gone",
+    ]
+    told = say("status", "--home", tmp_path, "--json").json()["serving"]["0"]["troubles"]
+    assert [each["endpoint"] for each in told] == ["delay", "gate"]
 
 
 def test_a_file_that_cannot_be_read_is_one_sentence(say: Say, fresh: Path, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from tidemill.datasets.versions import list_datasets
 from tidemill.govern.audit import verify_audit
 from tidemill.registry.models import list_models
 from tidemill.server.supervisor import Running, read_running
+from tidemill.serving.config import WorkerState, read_states
 from tidemill.tracking.runs import list_runs
 
 
 class WorkspaceStatus(Value, frozen=True, kw_only=True):
-    """What a workspace holds, and what serves it."""
+    """What a workspace holds, and what serves it. serving: what its serving workers say of themselves, by index."""
 
     home: str
     project: str
@@ -26,6 +27,7 @@ class WorkspaceStatus(Value, frozen=True, kw_only=True):
     models: int
     runs: int
     events: int
+    serving: dict[int, WorkerState]
 
 
 class ShownSetting(Value, frozen=True, kw_only=True):
@@ -62,6 +64,7 @@ def status(settings: bool, disk: bool, home: Path | None, project: str | None, a
         models=len(list_models(ws)),
         runs=len(list_runs(ws, limit=10_000)),
         events=verify_audit(ws).events,
+        serving=read_states(ws.state),
     )
     emit(found, as_json=as_json, text=lambda: _status_text(found))
 
@@ -72,4 +75,11 @@ def _status_text(found: WorkspaceStatus) -> str:
         over_grpc = f", over gRPC at {found.running.grpc_address}" if found.running.grpc_address else ""
         served = f"up at {found.running.url}, predictions at {found.running.serve_url}{over_grpc}"
     holds = f"{found.datasets} datasets, {found.runs} runs, {found.models} models, {found.events} events"
-    return f"workspace {found.home}, project {found.project}\n{served}\n{holds}"
+    lines = [f"workspace {found.home}, project {found.project}", served, holds]
+    for index, worker in sorted(found.serving.items()):
+        if worker.refused:
+            lines.append(f"worker {index} does not serve what is published: {worker.refused}")
+        for trouble in worker.troubles:
+            instead = f"answers by {', '.join(trouble.serves)}" if trouble.serves else "does not answer"
+            lines.append(f"endpoint {trouble.endpoint} {instead} (worker {index}): {trouble.reason}")
+    return "\n".join(lines)
