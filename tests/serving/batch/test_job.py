@@ -179,6 +179,7 @@ def test_rows_for_which_the_model_has_no_number_are_found_by_halves(ws: Workspac
         ({"data": None, "sql": "SELECT 1; SELECT 2"}, QueryRefused, "it has 2 statements"),
         ({"data": None, "sql": "DELETE FROM rows"}, QueryRefused, "Only SELECT"),
         ({"data": None, "sql": "SELECT * FROM missing"}, QueryRefused, "missing does not exist"),
+        ({"data": None, "sql": "SELECT * FROM read_csv('/etc/passwd')"}, QueryRefused, "file system operations are disabled"),
         ({"executor": "loca"}, Invalid, "executor 'loca' is not known"),
     ],
 )

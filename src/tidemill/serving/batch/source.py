@@ -141,9 +141,14 @@ def _base_tables(node: Any) -> Iterator[str]:
 def _spool_query(ws: Workspace, source: Source, target: Path) -> None:
     with duckdb.connect() as connection:
         connection.execute("SET temp_directory = ?", [str(target.parent / "duckdb")])
-        for name, version in source.tables.items():
-            files = ", ".join(_quoted(str(path), "'") for path in paths(ws, version))
-            connection.execute(f"CREATE VIEW {_quoted(name, chr(34))} AS SELECT * FROM read_parquet([{files}])")
+        files = {name: [str(path) for path in paths(ws, version)] for name, version in source.tables.items()}
+        # Datasets and nothing else: what is not pinned could change, and a server's files are not for whoever asks it for a query.
+        connection.execute("SET allowed_directories = ?", [[str(target.parent)]])
+        connection.execute("SET allowed_paths = ?", [sorted({path for each in files.values() for path in each})])
+        connection.execute("SET enable_external_access = false")
+        for name, places in files.items():
+            listed = ", ".join(_quoted(path, "'") for path in places)
+            connection.execute(f"CREATE VIEW {_quoted(name, chr(34))} AS SELECT * FROM read_parquet([{listed}])")
         try:
             connection.execute(f"COPY ({source.query}\n) TO {_quoted(str(target), chr(39))} (FORMAT parquet)")
         except duckdb.Error as error:
