@@ -18,16 +18,18 @@ from tidemill.catalog import jobs
 from tidemill.catalog.events import EventBody, append
 from tidemill.catalog.jobs import Job, LeaseLost
 from tidemill.core.clock import elapsed, wall
-from tidemill.core.errors import TidemillError
+from tidemill.core.codec import convert, plain
+from tidemill.core.errors import Invalid, TidemillError
 from tidemill.core.ids import ActorId, JobId
 from tidemill.core.process import StopSignal, follow_supervisor, on_stop, start_logging
 from tidemill.govern.actors import read_actor
 from tidemill.govern.workspace import Workspace, open_workspace
 from tidemill.pipelines.engine import run_pipeline
 from tidemill.pipelines.project import check_declared, load_pipeline
+from tidemill.serving.batch.job import BatchRequest, score_batch
 
 LOG = logging.getLogger("tidemill.worker")
-PIPELINE_JOB = "pipeline"
+PIPELINE_JOB, BATCH_JOB = "pipeline", "batch"
 IDLE_S, IDLE_MAX_S = 0.05, 0.4  # between two looks for work: ever longer while there is none
 
 
@@ -36,7 +38,7 @@ class JobAsked(EventBody, frozen=True, kw_only=True, tag="job.asked"):
 
     job: JobId
     job_kind: str
-    pipeline: str
+    pipeline: str = ""
 
 
 class JobEnded(EventBody, frozen=True, kw_only=True, tag="job.ended"):
@@ -72,7 +74,32 @@ def ask_pipeline(ws: Workspace, pipeline: str, params: dict[str, Any] | None = N
     return job
 
 
-HANDLERS: dict[str, Callable[[Workspace, Job], dict[str, Any]]] = {PIPELINE_JOB: run_pipeline_job, UPKEEP_JOB: run_upkeep_job}
+def run_batch_job(ws: Workspace, job: Job) -> dict[str, Any]:
+    """Score the table that a job names; args are a `BatchRequest`. A job whose worker died goes on where that one was."""
+    done: dict[str, Any] = plain(score_batch(ws, convert(job.args, BatchRequest, what="batch request")))
+    return done
+
+
+def ask_batch(ws: Workspace, request: BatchRequest, *, reason: str = "") -> Job:
+    """Ask for a table to be scored as a job. Raises Invalid for files, and for an executor: those are the server's own."""
+    ws.require("datasets.write", request.to)
+    if request.reads_file or request.executor is not None:
+        raise Invalid(
+            "a job of the server reads datasets, by the server's executor; add the file with: tidemill data add NAME FILE, "
+            "or score it where it lies with: tidemill predict batch"
+        )
+    with ws.catalog.transaction() as tx:
+        args: dict[str, Any] = plain(request)
+        job = jobs.enqueue(tx, project=ws.project, kind=BATCH_JOB, args=args, actor=ws.actor.id, at=ws.clock.now())
+        ws.record(tx, JobAsked(job=job.id, job_kind=BATCH_JOB), subject=f"job:{job.id}", reason=reason)
+    return job
+
+
+HANDLERS: dict[str, Callable[[Workspace, Job], dict[str, Any]]] = {
+    PIPELINE_JOB: run_pipeline_job,
+    BATCH_JOB: run_batch_job,
+    UPKEEP_JOB: run_upkeep_job,
+}
 
 
 def work_once(ws: Workspace, *, worker: str) -> Job | None:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from tidemill.client.audit import Audit
+from tidemill.client.batches import Batches
 from tidemill.client.call import Caller, Doc, Docs, segment
 from tidemill.client.datasets import Datasets
 from tidemill.client.endpoints import Endpoints
@@ -50,6 +51,7 @@ class Client:
         self.rules = Rules(self.caller)
         self.jobs = Jobs(self.caller)
         self.pipelines = Pipelines(self.caller)
+        self.batches = Batches(self.caller)
         self.audit = Audit(self.caller)
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from tidemill.server.rest import (
     artifacts,
     audit,
+    batches,
     datasets,
     endpoints,
     experiments,
@@ -34,6 +35,7 @@ PROJECT_NOUNS: Mapping[str, tuple[Route, ...]] = {
     "artifacts": artifacts.ROUTES,
     "models": (*models.ROUTES, *model_versions.ROUTES),
     "endpoints": endpoints.ROUTES,
+    "batches": batches.ROUTES,
     "monitors": monitors.ROUTES,
     "rules": rules.ROUTES,
     "pipelines": pipelines.ROUTES,

@@ -89,6 +89,11 @@ class BatchRequest(Value, frozen=True, kw_only=True):
         if (self.data is None) == (self.sql is None):
             raise Invalid("a batch job reads one thing; give a dataset version or a file (data), or a query (sql)")
 
+    @property
+    def reads_file(self) -> bool:
+        """Whether data is the path of a file."""
+        return self.data is not None and Path(self.data).suffix in SUFFIXES
+
 
 class BatchResult(Value, frozen=True, kw_only=True):
     """What came of a job. resumed: shards that an earlier start had scored; again: the whole job had been done before."""
@@ -228,8 +233,7 @@ def _pin(ws: Workspace, request: BatchRequest) -> _Job:
 def _source(ws: Workspace, request: BatchRequest) -> Source:
     if request.sql is not None:
         return from_query(ws, request.sql)
-    named = Path(str(request.data))
-    return from_file(named) if named.suffix in SUFFIXES else from_dataset(ws, str(request.data))
+    return from_file(Path(str(request.data))) if request.reads_file else from_dataset(ws, str(request.data))
 
 
 def _published(ws: Workspace, job: _Job) -> BatchResult | None:
