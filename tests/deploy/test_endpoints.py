@@ -11,6 +11,7 @@ from tidemill.deploy.endpoints import (
     EndpointNotFound,
     Route,
     Variant,
+    change_endpoint,
     create_endpoint,
     list_endpoints,
     read_endpoint,
@@ -23,6 +24,7 @@ from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace, create_project
 from tidemill.registry.aliases import AliasNotFound, promote
 from tidemill.registry.models import ModelNotFound
+from tidemill.serving.config import EndpointOptions
 
 
 def variant(name: str) -> Variant:
@@ -139,6 +141,28 @@ def test_projects_have_endpoints_of_their_own_and_viewers_only_look(ws: Workspac
     assert read_endpoint(viewer, "delay").route.leader.version == 1
     with pytest.raises(ActionRefused, match="viewer"):
         create_endpoint(viewer, "more", "delay@1")
+
+
+def test_how_an_endpoint_serves_can_be_changed(any_ws: Workspace) -> None:
+    worlds.three_models(any_ws)
+    create_endpoint(any_ws, "weekly", "delay@1")
+    assert read_endpoint(any_ws, "weekly").options == EndpointOptions()
+    change_endpoint(any_ws, "weekly", {"cached_rows": 100}, reason="slow model")
+    changed = change_endpoint(any_ws, "weekly", {"threshold": 0.4})
+    assert changed == read_endpoint(any_ws, "weekly")
+    assert changed.options == EndpointOptions(threshold=0.4, cached_rows=100)
+    change_endpoint(any_ws, "weekly", {"threshold": None})
+    change_endpoint(any_ws, "weekly", {"threshold": None})
+    told = [event for event in list_events(any_ws, subject="endpoint:weekly") if event.kind == "endpoint.changed"]
+    assert len(told) == 3, "nothing is told where nothing changed"
+    with pytest.raises(Invalid, match=r"unknown field `cache_rows`"):
+        change_endpoint(any_ws, "weekly", {"cache_rows": 1})
+    with pytest.raises(Invalid, match=r"<= 1.0 - at `\$.threshold`"):
+        change_endpoint(any_ws, "weekly", {"threshold": 40})
+    with pytest.raises(EndpointNotFound):
+        change_endpoint(any_ws, "weakly", {"threshold": 0.4})
+    with pytest.raises(ActionRefused):
+        change_endpoint(world.acting(any_ws, "eve", "viewer"), "weekly", {"threshold": 0.4})
 
 
 def test_a_variant_of_a_route_may_be_replaced_by_value() -> None:

@@ -13,7 +13,7 @@ from tests.serving.plant import Plant
 from tidemill.core.clock import SimulatedClock
 from tidemill.core.values import replace
 from tidemill.datasets.versions import add
-from tidemill.deploy.endpoints import create_endpoint
+from tidemill.deploy.endpoints import change_endpoint, create_endpoint
 from tidemill.deploy.plans import blue_green_plan, canary_plan
 from tidemill.deploy.publish import followed, publish
 from tidemill.deploy.rollouts import advance, roll_back, start_rollout
@@ -44,7 +44,10 @@ def test_an_endpoint_is_published_with_its_yardstick_and_nothing_twice(any_ws: W
     assert ({v.name: v.version for v in found.variants}, found.shadows) == ({"v2": 2, "v1": 1}, ("v1",))
     assert (found.route.shares, found.route.sticky_by, found.route.salt) == ({"v2": 1.0}, "x", "delay")
     assert (found.features, config(any_ws).keys) == (None, None)
-    written = config_path(any_ws.state).stat().st_mtime_ns
+    change_endpoint(any_ws, "delay", {"threshold": 0.4})
+    assert publish(any_ws) > generation
+    assert endpoint(any_ws).options.threshold == 0.4
+    generation, written = config(any_ws).generation, config_path(any_ws.state).stat().st_mtime_ns
     assert publish(any_ws) == generation
     assert config_path(any_ws.state).stat().st_mtime_ns == written
 

@@ -9,7 +9,18 @@ from tests.serving.plant import NOW, landed_view
 from tidemill.core.errors import Conflict, Invalid
 from tidemill.core.ids import Digest
 from tidemill.features.online import ReadPlan
-from tidemill.serving.config import EndpointConfig, KeyHash, RoutePolicy, ServingConfig, VariantConfig, config_path, load, read_states, save
+from tidemill.serving.config import (
+    EndpointConfig,
+    EndpointOptions,
+    KeyHash,
+    RoutePolicy,
+    ServingConfig,
+    VariantConfig,
+    config_path,
+    load,
+    read_states,
+    save,
+)
 
 ONE = VariantConfig(name="one", model="m", version=1, bundle=Digest("0" * 64))
 PLAN = ReadPlan(project="default", services=("delay@1",), views=(landed_view(),), features=("flights_2h",))
@@ -26,7 +37,11 @@ def config(generation: int = 1, **more) -> ServingConfig:
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert load(tmp_path) is None
     key = KeyHash(id="k", sha256="0" * 64, project="*", writes=True, expires_at=NOW)
-    whole = config(endpoints=(endpoint(features=PLAN, threshold=0.3, shadows=("one",)),), views=(landed_view(),), keys=(key,))
+    whole = config(
+        endpoints=(endpoint(features=PLAN, options=EndpointOptions(threshold=0.3, cached_rows=5), shadows=("one",)),),
+        views=(landed_view(),),
+        keys=(key,),
+    )
     assert save(tmp_path, whole) == config_path(tmp_path)
     assert load(tmp_path) == whole
     assert [path.name for path in config_path(tmp_path).parent.iterdir()] == ["config.json"]

@@ -19,6 +19,7 @@ from tidemill.core.signature import Column
 from tidemill.core.values import replace
 from tidemill.serving.background import Commit
 from tidemill.serving.block import Block
+from tidemill.serving.config import EndpointOptions
 from tidemill.serving.history import count_failures, inputs, read_predictions
 from tidemill.serving.journal import EndpointJournal
 from tidemill.serving.metrics import Metrics
@@ -53,9 +54,9 @@ class Sums:
 class Desk:
     """Turns with one endpoint, in this process."""
 
-    def __init__(self, tmp_path: Path, model: Sums, *, limit: int = 100, deadline_s: float = 10.0) -> None:
+    def __init__(self, tmp_path: Path, model: Sums, *, limit: int = 100, deadline_s: float = 10.0, cached_rows: int = 0) -> None:
         plant, metrics = Plant(tmp_path / "home"), Metrics(tmp_path, 0)
-        config = plant.endpoint()
+        config = plant.endpoint(options=EndpointOptions(cached_rows=cached_rows))
         self.state, self.model = plant.state, model
         variants = {"champion": LoadedVariant(config.variants[0], LoadedModel(SPEC, model, 0))}
         self.journal = EndpointJournal(plant.state, "delay", "0")
@@ -176,6 +177,29 @@ def test_who_waits_for_a_busy_model_is_scored_with_the_others_that_wait(tmp_path
         assert answers == {"first": [1.0], **{str(number): [number + 1.0] for number in range(6)}}
         assert read_predictions(desk.state, "delay").num_rows == 7, "nothing is kept of who has left"
         desk.turns.keep(())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["here", "elsewhere"])
+@pytest.mark.parametrize("block", [False, True], ids=["columns", "block"])
+def test_what_was_said_of_a_row_is_said_again(tmp_path: Path, block: bool, waits: bool) -> None:
+    async def main() -> None:
+        desk = Desk(tmp_path, Sums(waits=waits), cached_rows=4)
+        desk.ask("first", (1, 1), (2, 2), block=block)
+        await desk.settled(1)
+        desk.ask("again", (2, 2), (1, 1), block=block)
+        assert await desk.settled(2) == {"first": [2.0, 4.0], "again": [4.0, 2.0]}
+        assert desk.model.calls == [2]
+        desk.ask("partly", (1, 1), (3, 3), (2, 2), (4, 4), block=block)
+        desk.ask("other", (1, 2), block=block)
+        assert (await desk.settled(4))["partly"] == [2.0, 6.0, 4.0, 8.0]
+        assert desk.model.calls == [2, 2, 1]
+        # Four are kept: (1, 1) was asked for the longest ago.
+        desk.ask("gone", (1, 1), (4, 4), block=block)
+        assert (await desk.settled(5))["gone"] == [2.0, 8.0]
+        assert desk.model.calls == [2, 2, 1, 1]
+        assert read_predictions(desk.state, "delay").num_rows == 11, "each is journaled, whoever said it"
 
     asyncio.run(main())
 

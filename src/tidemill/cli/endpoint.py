@@ -1,6 +1,7 @@
 """`tidemill endpoint`: names that callers use, what answers behind them, and how that changes."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -54,6 +55,37 @@ def create(
     """Make endpoint NAME, answered by MODEL (NAME@VERSION or NAME@ALIAS)."""
     made = endpoints.create_endpoint(opened(home, project), name, model, sticky_by=sticky_by, benchmark=benchmark, reason=reason)
     emit(made, as_json=as_json, text=lambda: f"{_head(made)}\nask it with: POST /predict/{name}")
+
+
+@endpoint.command("set")
+@click.argument("name")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Turns scores into labels, over the one that the model brings.")
+@click.option("--no-threshold", is_flag=True, help="Go by the threshold that the model brings.")
+@click.option("--cached-rows", type=click.IntRange(0), help="For so many rows, say again what the model said of the same row; 0: never.")
+@click.option("--reason", default="", help="Why.")
+@workspace_options
+@json_option
+def set_(
+    name: str,
+    threshold: float | None,
+    no_threshold: bool,
+    cached_rows: int | None,
+    reason: str,
+    home: Path | None,
+    project: str | None,
+    as_json: bool,
+) -> None:
+    """Change how endpoint NAME serves."""
+    given = {"threshold": threshold, "cached_rows": cached_rows}
+    changes: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    if no_threshold:
+        if threshold is not None:
+            raise click.UsageError("--threshold and --no-threshold contradict each other; give one of them")
+        changes["threshold"] = None
+    if not changes:
+        raise click.UsageError("nothing to change was given; name an option, for example --cached-rows 10000")
+    made = endpoints.change_endpoint(opened(home, project), name, changes, reason=reason)
+    emit(made, as_json=as_json, text=lambda: _head(made))
 
 
 @endpoint.command()
@@ -130,6 +162,10 @@ def _head(found: Endpoint) -> str:
         lines.append(f"yardstick: {found.benchmark.name}")
     if found.sticky_by:
         lines.append(f"sticky by: {found.sticky_by}")
+    if found.options.threshold is not None:
+        lines.append(f"threshold: {found.options.threshold:g}")
+    if found.options.cached_rows:
+        lines.append(f"cached rows: {found.options.cached_rows:,}")
     return "\n".join(lines)
 
 

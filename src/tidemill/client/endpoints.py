@@ -21,6 +21,10 @@ class Endpoints:
         body = {"name": name, "model": model, "sticky_by": sticky_by, "benchmark": benchmark, "reason": reason}
         return self._caller.post("/endpoints", body)
 
+    def change(self, name: str, *, reason: str = "", **options: Any) -> Doc:
+        """Change how an endpoint serves: `threshold`, `cached_rows`; return it once it does. Raises NotFound, Invalid."""
+        return self._caller.call("PATCH", f"/endpoints/{segment(name)}", body={"options": options, "reason": reason})
+
     def list(self) -> Docs:
         """Return all endpoints by name."""
         return self._caller.get("/endpoints")

@@ -50,6 +50,7 @@ class Settings(Value, frozen=True, kw_only=True):
     trusted_runtimes: tuple[str, ...] = ("lightgbm", "onnx", "xgboost")
     model_deadline_s: Positive = 10
     waiting_limit: Positive = 100
+    together_ms: Annotated[float, Meta(ge=0)] = 1.0
     lease_s: Positive = 30
     gc_grace_s: Annotated[int, Meta(ge=0)] = 3600
     gc_every_hours: Annotated[int, Meta(ge=0)] = 24
@@ -78,6 +79,7 @@ HELP: Mapping[str, str] = {
     "trusted_runtimes": "model runtimes that may be loaded; python, mlflow and torch run code of a bundle, sklearn builds what it names",
     "model_deadline_s": "seconds that a model has to be loaded for its callers; and to answer, in its own process, which is replaced then",
     "waiting_limit": "requests that may wait for a model to come or to be free, by worker and endpoint; further ones are refused (429)",
+    "together_ms": "milliseconds that rows of others, scored along with a request's own, may add to its answer; 0 scores each alone",
     "lease_s": "seconds without heartbeat after which another worker takes over a job",
     "gc_grace_s": "seconds for which an object that nothing refers to is kept",
     "gc_every_hours": "hours after which trash whose time is up, and objects that nothing refers to, are removed again; 0 leaves it to you",

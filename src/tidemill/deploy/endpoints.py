@@ -1,6 +1,6 @@
 """Endpoints: names that callers use, and the history of which variants answered with which shares. Owns their tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,15 +9,17 @@ from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, Table, i
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, as_of, current, insert_new
+from tidemill.core.codec import convert, plain
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import Digest, EventId, ModelName, check_name
-from tidemill.core.values import Value
+from tidemill.core.values import Value, replace
 from tidemill.features.definitions import compile_plan
 from tidemill.features.online import ReadPlan
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_version
 from tidemill.registry.bundles import read_spec
 from tidemill.registry.versions import ModelVersion, bundle_of, fetch_key
+from tidemill.serving.config import EndpointOptions
 from tidemill.serving.runtimes.runtime import check_runtime
 
 
@@ -38,6 +40,7 @@ ENDPOINTS = Table(
     Column("model", Text, nullable=False),
     Column("sticky_by", Text),
     Column("benchmark", JsonValue(Variant)),
+    Column("options", JsonValue(EndpointOptions)),
     Column("owner", Text, nullable=False),
     Column("created_at", Moment, nullable=False),
     PrimaryKeyConstraint("project", "name"),
@@ -93,6 +96,7 @@ class Endpoint(Value, frozen=True, kw_only=True):
     owner: str
     created_at: datetime
     route: Route
+    options: EndpointOptions = EndpointOptions()
 
 
 class RouteSpan(Value, frozen=True, kw_only=True):
@@ -119,6 +123,13 @@ class EndpointRouted(EventBody, frozen=True, kw_only=True, tag="endpoint.routed"
     endpoint: str
     shares: dict[str, float]
     shadows: tuple[str, ...]
+
+
+class EndpointChanged(EventBody, frozen=True, kw_only=True, tag="endpoint.changed"):
+    """An endpoint serves in another way."""
+
+    endpoint: str
+    options: EndpointOptions
 
 
 class EndpointNotFound(NotFound):
@@ -185,6 +196,19 @@ def create_endpoint(
         return fetch_endpoint(tx, ws.project, name)
 
 
+def change_endpoint(ws: Workspace, name: str, changes: Mapping[str, Any], *, reason: str = "") -> Endpoint:
+    """Change how an endpoint serves: fields of `EndpointOptions` by name. Raises EndpointNotFound, Invalid."""
+    ws.require("deploy.write", name)
+    with ws.catalog.transaction() as tx:
+        found = fetch_endpoint(tx, ws.project, name)
+        options: EndpointOptions = convert({**plain(found.options), **changes}, EndpointOptions)
+        if options != found.options:
+            mine = (ENDPOINTS.c.project == ws.project) & (ENDPOINTS.c.name == name)
+            tx.execute(update(ENDPOINTS).where(mine).values(options=options))
+            ws.record(tx, EndpointChanged(endpoint=name, options=options), subject=f"endpoint:{name}", reason=reason)
+        return replace(found, options=options)
+
+
 def check_model(endpoint: str, model: ModelName, variant: Variant) -> None:
     """Raises Invalid for a variant of another model than the endpoint's: variants are named by their versions."""
     if variant.model != model:
@@ -238,7 +262,7 @@ def fetch_endpoint(tx: Connection, project: str, name: str, *, at: datetime | No
         known = tx.execute(select(ENDPOINTS.c.name).where(ENDPOINTS.c.project == project).order_by(ENDPOINTS.c.name)).scalars()
         raise EndpointNotFound(name, list(known))
     fields = {field: getattr(row, field) for field in ("name", "model", "sticky_by", "benchmark", "owner", "created_at")}
-    return Endpoint(**fields, route=route)
+    return Endpoint(**fields, route=route, options=row.options or EndpointOptions())
 
 
 def write_route(ws: Workspace, tx: Connection, name: str, route: Route, *, reason: str, cause: EventId | None = None) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from tidemill.catalog.events import count_events
 from tidemill.core.clock import wait_until
 from tidemill.core.errors import Invalid, TidemillError
-from tidemill.deploy.endpoints import ENDPOINTS, Endpoint, create_endpoint, fetch_endpoint, read_plan
+from tidemill.deploy.endpoints import ENDPOINTS, Endpoint, change_endpoint, create_endpoint, fetch_endpoint, read_plan
 from tidemill.features.definitions import FEATURE_VIEWS, compile_views
 from tidemill.features.online import ViewPlan
 from tidemill.govern.actors import CONTROLLER, read_actor
@@ -32,7 +32,7 @@ from tidemill.serving.config import (
 
 LOG = logging.getLogger("tidemill.publish")
 CREATE_S = 10.0
-HEARD = ("endpoint.routed", "features.applied", "api_key.issued", "api_key.revoked", "role.granted")
+HEARD = ("endpoint.routed", "endpoint.changed", "features.applied", "api_key.issued", "api_key.revoked", "role.granted")
 
 
 def publish(ws: Workspace) -> int:
@@ -67,12 +67,23 @@ def publish(ws: Workspace) -> int:
 def create_and_serve(ws: Workspace, name: str, reference: str, **named: Any) -> Endpoint:
     """Make an endpoint as `create_endpoint` does, and return once the serving workers that there are answer for it."""
     made = create_endpoint(ws, name, reference, **named)
+    _serve(ws, name)
+    return made
+
+
+def change_and_serve(ws: Workspace, name: str, changes: Mapping[str, Any], *, reason: str = "") -> Endpoint:
+    """Change how an endpoint serves as `change_endpoint` does, and return once the serving workers that there are do so."""
+    changed = change_endpoint(ws, name, changes, reason=reason)
+    _serve(ws, name)
+    return changed
+
+
+def _serve(ws: Workspace, name: str) -> None:
     with ws.catalog.reading() as tx:
-        controller = read_actor(tx, CONTROLLER, project=ws.project)  # the data plane is its, whoever made the endpoint
+        controller = read_actor(tx, CONTROLLER, project=ws.project)  # the data plane is its, whoever changed the endpoint
     own = ws.acting(controller, ws.project)
     if not followed(own, publish(own), timeout_s=CREATE_S):
-        LOG.warning("endpoint %s is made, and not every serving worker has taken it up yet", name)
-    return made
+        LOG.warning("not every serving worker has taken up yet what endpoint %s is now", name)
 
 
 def followed(ws: Workspace, generation: int, *, timeout_s: float = 30.0) -> bool:
@@ -110,6 +121,7 @@ def _endpoint(ws: Workspace, endpoint: Endpoint) -> EndpointConfig:
         route=RoutePolicy(shares=shares, sticky_by=endpoint.sticky_by, salt=endpoint.name),
         shadows=tuple(dict.fromkeys((*route.shadows, *([yardstick.name] if yardstick else [])))),
         features=read_plan(ws, list(known.values())),
+        options=endpoint.options,
     )
 
 

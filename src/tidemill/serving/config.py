@@ -48,11 +48,19 @@ class RoutePolicy(Value, frozen=True, kw_only=True):
             raise Invalid(f"the shares of a route policy must sum to 1, got {sum(self.shares.values())} ({self.shares})")
 
 
-class EndpointConfig(Value, frozen=True, kw_only=True):
-    """A name that callers use, with what answers behind it. shadows: variants that also see every row, and answer nobody.
+class EndpointOptions(Value, frozen=True, kw_only=True):
+    """How an endpoint serves, whoever answers.
 
-    threshold turns scores into labels, over the one that a model brings.
+    threshold turns scores into labels, over the one that a model brings. cached_rows: for so many rows what a model said is kept, and
+    said again when the same row comes; for models that say the same of the same row always.
     """
+
+    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+    cached_rows: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+
+
+class EndpointConfig(Value, frozen=True, kw_only=True):
+    """A name that callers use, with what answers behind it. shadows: variants that also see every row, and answer nobody."""
 
     project: str = DEFAULT_PROJECT
     name: str
@@ -60,7 +68,7 @@ class EndpointConfig(Value, frozen=True, kw_only=True):
     route: RoutePolicy
     shadows: tuple[str, ...] = ()
     features: ReadPlan | None = None
-    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+    options: EndpointOptions = EndpointOptions()
 
     def __post_init__(self) -> None:
         check_name(self.name, "endpoint")

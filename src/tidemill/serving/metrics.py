@@ -90,6 +90,7 @@ class EndpointMetrics:
         self._metrics, self._endpoint = metrics, endpoint
         self.features = metrics.feature_seconds.of(endpoint).add
         self.responded = metrics.request_seconds.of(endpoint).add
+        self.recalled = metrics.recalled.of(endpoint).add
         self._ran: dict[str, Callable[[float], None]] = {}
         self._predicted: dict[tuple[str, int], Callable[[int], None]] = {}
 
@@ -115,6 +116,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry(auto_describe=False)
         self.requests = self._tallies("requests", "Requests answered.", ["route", "code"])
         self.predictions = self._tallies("predictions", "Rows answered.", ["endpoint", "variant", "model", "model_version"])
+        self.recalled = self._tallies("recalled_rows", "Rows answered by what the model said of the same row before.", ["endpoint"])
         self.labels = Counter("tidemill_labels", "Labels taken.", registry=registry)
         self.pushed = Counter("tidemill_pushed_rows", "Events stored by feature views, by version.", ["view"], registry=registry)
         self.shadow_failures = Counter(

@@ -13,6 +13,7 @@ from tidemill.core.ids import new_ids
 from tidemill.core.values import Passed, Value
 from tidemill.features.online import FeatureReader
 from tidemill.serving.block import Block
+from tidemill.serving.cache import ScoreCache, row_keys
 from tidemill.serving.config import EndpointConfig, VariantConfig
 from tidemill.serving.journal import EndpointJournal, FailureRecord, JournalUnavailable, PackedBlock, PredictionRecord
 from tidemill.serving.metrics import Metrics
@@ -22,8 +23,6 @@ from tidemill.serving.route import choose
 from tidemill.serving.rows import ORDERS_KEPT, Rows, RowSchema, row_schema, together
 from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, looks_around
 from tidemill.store.online import OnlineStore
-
-TOGETHER_S = 1e-3
 
 
 class Prediction(Value, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,7 +97,7 @@ class Endpoint:
 
     def __init__(
         self, config: EndpointConfig, variants: Mapping[str, LoadedVariant], *, online: OnlineStore | None, journal: EndpointJournal,
-        clock: Clock, metrics: Metrics, together_s: float = TOGETHER_S,
+        clock: Clock, metrics: Metrics, together_s: float,
     ) -> None:  # fmt: skip
         self.config, self.variants, self.journal = config, dict(variants), journal
         self._clock, self.metrics = clock, metrics.endpoint(config.key)
@@ -115,7 +114,7 @@ class Endpoint:
         self._alone = self.variants[self._answering[0]] if len(self._answering) == 1 else None
         self._told = {name: (each.config.name, each.config.model, each.config.version) for name, each in self.variants.items()}
         self._thresholds = {
-            name: config.threshold if config.threshold is not None else each.spec.threshold for name, each in variants.items()
+            name: each.spec.threshold if config.options.threshold is None else config.options.threshold for name, each in variants.items()
         }
         self.labelled = any(threshold is not None for threshold in self._thresholds.values())
         """Whether scores of some variant are turned into labels."""
@@ -127,9 +126,13 @@ class Endpoint:
         """When it was asked last, by `elapsed`."""
         self.waits = any(getattr(each.runtime, "waits", False) for each in variants.values())
         """Whether a model answers from a process of its own, so that others must not wait until it has."""
-        # Code of a bundle may look at all rows that it is given at once: it is given those of one request.
-        one_by_one = any(looks_around(each.spec) for each in variants.values())
-        self.pace = Pace(0.0 if one_by_one else together_s)
+        # Code of a bundle may look at all rows that it is given at once: it is given those of one request, and all of them.
+        independent = {name for name, each in variants.items() if not looks_around(each.spec)}
+        self.pace = Pace(together_s if len(independent) == len(variants) else 0.0)
+        self._cached = independent if config.options.cached_rows else set()
+        self._cache = ScoreCache(config.options.cached_rows)
+        self.caches = bool(self._cached)
+        """Whether what a model said of a row is said again when the same row comes."""
 
     def begin(self, asks: Sequence[Ask]) -> Work:
         """Look features up and choose a variant for each row of requests that go `together`. Raises Invalid, Unavailable."""
@@ -162,15 +165,44 @@ class Endpoint:
                 scores[place] = score
         work.scores = scores
 
+    def recall(self, work: Work) -> bool:
+        """Score the rows of one request by what was said of the same rows before; return whether all of them were known."""
+        if not self._cached.issuperset(work.names) or len(work.names) > 1:
+            return False
+        known = self._cache.known(self._keys(work.names[0], work.columns, len(work.ids)))
+        if None in known:
+            return False
+        work.scores = known  # type: ignore[assignment]  # none is None
+        self.metrics.recalled(len(known))
+        return True
+
     def _score(self, work: Work, name: str, columns: Columns, count: int) -> list[float]:
-        variant, before = self.variants[name], elapsed()
         try:
-            scores: list[float] = variant.runtime.run(columns, count).tolist()
+            if name not in self._cached:
+                return self._run(name, columns, count)
+            keys = self._keys(name, columns, count)
+            found = self._cache.known(keys)
+            places = [place for place, score in enumerate(found) if score is None]
+            self.metrics.recalled(count - len(places))
+            if places:
+                scores = self._run(name, _take_rows(columns, self.variants[name].needs, places), len(places))
+                self._cache.learn([keys[place] for place in places], scores)
+                for place, score in zip(places, scores, strict=True):
+                    found[place] = score
+            return found  # type: ignore[return-value]  # none is None
         except ModelFailed as error:
-            work.failed = self._failure(variant.config, count, work.at, shadow=False, reason=error.reason)
+            work.failed = self._failure(self.variants[name].config, count, work.at, shadow=False, reason=error.reason)
             raise
+
+    def _run(self, name: str, columns: Columns, count: int) -> list[float]:
+        before = elapsed()
+        scores: list[float] = self.variants[name].runtime.run(columns, count).tolist()
         self.metrics.ran(name, elapsed() - before)
         return scores
+
+    def _keys(self, name: str, columns: Columns, count: int) -> list[bytes]:
+        variant = self.variants[name]
+        return row_keys(variant.config.bundle, columns, variant.needs, count)
 
     def fail(self, work: Work) -> None:
         """Note in the journal of failures that a model failed on the work."""

@@ -55,7 +55,7 @@ def of_endpoint(ws: Workspace, name: str) -> Subject:
     found = find_endpoint(ws, name)
     shares = found.route.shares
     variant = found.variant(max(sorted(shares), key=lambda each: shares[each]))
-    return of_model(ws, f"{variant.model}@{variant.version}", threshold=found.threshold)
+    return of_model(ws, f"{variant.model}@{variant.version}", threshold=found.options.threshold)
 
 
 def of_model(ws: Workspace, reference: str, *, threshold: float | None = None) -> Subject:

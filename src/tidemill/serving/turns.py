@@ -39,6 +39,8 @@ class Turns:
     def add(self, endpoint: Endpoint, ask: Ask) -> None:
         """Answer a request at the end of this turn, or once its model is free. Raises TooBusy."""
         if endpoint.waits:
+            if endpoint.caches and _recalled(endpoint, ask):
+                return
             line = self._lines.get(endpoint.config.key)
             if line is None:
                 line = self._lines[endpoint.config.key] = _Line(self._loop, self._commit, self._deadline_s)
@@ -179,6 +181,18 @@ def _groups(endpoint: Endpoint, asks: list[Ask]) -> list[list[Ask]]:
     for ask in asks:
         kinds.setdefault(kind_of(ask.rows), []).append(ask)
     return [group for alike in kinds.values() for group in endpoint.pace.groups(alike, _rows)]
+
+
+def _recalled(endpoint: Endpoint, ask: Ask) -> bool:
+    """Answer a request by what was said before, if that is known of all its rows; return whether it was."""
+    try:
+        work = endpoint.begin([ask])
+    except TidemillError:
+        return False  # its turn will tell
+    if not endpoint.recall(work):
+        return False
+    _finish(endpoint, work)
+    return True
 
 
 def _rows(ask: Ask) -> int:

@@ -77,7 +77,10 @@ class Worker:
             crumbs=crumbs_folder(self.state) / str(index),
             weigh=settings.serve_memory_mb is not None,
         )
-        self.builder = Builder(models, clock=self.clock, metrics=self.metrics, online=self._open_online, journal=self._journal)
+        self.builder = Builder(
+            models, clock=self.clock, metrics=self.metrics, online=self._open_online, journal=self._journal,
+            together_s=settings.together_ms / 1e3,
+        )  # fmt: skip
         self.memory = Memory(
             self.builder,
             self.metrics,

@@ -143,16 +143,19 @@ class Builder:
 
     def __init__(
         self, models: Models, *, clock: Clock, metrics: Metrics, online: Callable[[], OnlineStore],
-        journal: Callable[[EndpointConfig], EndpointJournal],
+        journal: Callable[[EndpointConfig], EndpointJournal], together_s: float = 0.0,
     ) -> None:  # fmt: skip
-        self._models, self._clock, self._metrics = models, clock, metrics
+        self._models, self._clock, self._metrics, self._together_s = models, clock, metrics, together_s
         self._open_online, self._journal = online, journal
 
     def endpoint(self, config: EndpointConfig) -> Endpoint:
         """Load the models of an endpoint that are not loaded yet. Raises LoadFailed, Invalid, Unavailable."""
         online = self._open_online() if config.features is not None else None
         variants = {name: self._models.load(config.variant(name)) for name in sorted({*config.route.shares, *config.shadows})}
-        return Endpoint(config, variants, online=online, journal=self._journal(config), clock=self._clock, metrics=self._metrics)
+        return Endpoint(
+            config, variants, online=online, journal=self._journal(config), clock=self._clock, metrics=self._metrics,
+            together_s=self._together_s,
+        )  # fmt: skip
 
     def size_bytes(self, config: EndpointConfig) -> int:
         """Return what an endpoint took of memory when it was loaded last, 0 for one that never was."""

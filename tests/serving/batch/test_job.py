@@ -33,7 +33,7 @@ from tidemill.serving.batch.columns import ColumnsRefused
 from tidemill.serving.batch.job import BatchRequest, BatchResult, score_batch
 from tidemill.serving.batch.shard import RowsRefused
 from tidemill.serving.batch.source import QueryRefused
-from tidemill.serving.config import load, save
+from tidemill.serving.config import EndpointOptions, load, save
 from tidemill.store.trees import put_tree
 from tidemill.tracking.runs import read_run, update_run
 
@@ -228,7 +228,9 @@ def test_an_endpoint_brings_its_variant_and_threshold(stocked: Workspace) -> Non
     publish(stocked)
     config = load(stocked.state)
     assert config is not None
-    save(stocked.state, replace(config, endpoints=tuple(replace(each, threshold=0.9) for each in config.endpoints)))
+    save(
+        stocked.state, replace(config, endpoints=tuple(replace(each, options=EndpointOptions(threshold=0.9)) for each in config.endpoints))
+    )
     run(stocked, model=None, endpoint="late")
     made = open_table(stocked, "scores")
     assert made["label"].to_pylist() == [score >= 0.9 for score in made["score"].to_pylist()]

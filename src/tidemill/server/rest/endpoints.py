@@ -1,6 +1,7 @@
 """Routes of endpoints and rollouts."""
 
 from datetime import datetime
+from typing import Any
 
 from tidemill.core.values import Value
 from tidemill.deploy import endpoints, performance, publish, rollouts, trace
@@ -20,6 +21,13 @@ class CreateEndpoint(Value, frozen=True, kw_only=True):
     model: str
     sticky_by: str | None = None
     benchmark: str | None = None
+    reason: str = ""
+
+
+class ChangeEndpoint(Value, frozen=True, kw_only=True):
+    """What is to be different of how an endpoint serves, by the names of its options."""
+
+    options: dict[str, Any]
     reason: str = ""
 
 
@@ -46,6 +54,11 @@ def list_endpoints(ws: Workspace) -> list[Endpoint]:
 def create_endpoint(ws: Workspace, *, body: CreateEndpoint) -> Endpoint:
     """Make an endpoint that one model version answers alone; the answer comes when it is served."""
     return publish.create_and_serve(ws, body.name, body.model, sticky_by=body.sticky_by, benchmark=body.benchmark, reason=body.reason)
+
+
+def change_endpoint(ws: Workspace, name: str, *, body: ChangeEndpoint) -> Endpoint:
+    """Change how an endpoint serves; the answer comes when it does."""
+    return publish.change_and_serve(ws, name, body.options, reason=body.reason)
 
 
 def get_endpoint(ws: Workspace, name: str, *, at: datetime | None = None) -> Endpoint:
@@ -95,6 +108,7 @@ ROUTES = (
     Route("GET", "/endpoints", list_endpoints),
     Route("POST", "/endpoints", create_endpoint, status=201),
     Route("GET", "/endpoints/{name}", get_endpoint),
+    Route("PATCH", "/endpoints/{name}", change_endpoint),
     Route("GET", "/endpoints/{name}/routes", list_routes),
     Route("POST", "/endpoints/{name}/rollouts", start_rollout, status=201),
     Route("POST", "/endpoints/{name}/rollback", roll_back),
