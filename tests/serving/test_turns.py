@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,8 @@ class Desk:
         columns: Any = Block(names, np.array(rows)) if block else {each: [pair[at] for pair in rows] for at, each in enumerate(names)}
         asked = Rows(columns, len(rows), more.get("ids"), more.get("at"))
         trace = more.get("trace", "")
-        self.turns.add(
-            self.endpoint, Ask(asked, elapsed() - more.get("ago", 0.0), trace, left, lambda found: self.outcomes.update({name: found}))
-        )
+        started, until = elapsed() - more.get("ago", 0.0), more.get("until", inf)
+        self.turns.add(self.endpoint, Ask(asked, started, trace, left, lambda found: self.outcomes.update({name: found}), until))
 
     async def settled(self, count: int) -> dict[str, Any]:
         """Return scores, or the sentence of the error, once so many were answered."""
@@ -158,7 +158,7 @@ def test_nobody_fails_for_the_rows_of_another(tmp_path: Path, waits: bool) -> No
 
 def test_who_waits_for_a_busy_model_is_scored_with_the_others_that_wait(tmp_path: Path) -> None:
     async def main() -> None:
-        desk = Desk(tmp_path, Sums(waits=True), limit=9)
+        desk = Desk(tmp_path, Sums(waits=True), limit=10)
         learned(desk)
         gone = False
         desk.model.hold = partial(time.sleep, 0.1)
@@ -167,10 +167,12 @@ def test_who_waits_for_a_busy_model_is_scored_with_the_others_that_wait(tmp_path
             desk.ask(str(number), (float(number), 1))
         desk.ask("late", (7, 1), ago=30.0)
         desk.ask("left", (8, 1), left=lambda: gone)
-        with pytest.raises(TooBusy, match="9 requests wait for its model already"):
+        desk.ask("hasty", (8, 1), until=elapsed() + 0.01)
+        with pytest.raises(TooBusy, match="10 requests wait for its model already"):
             desk.ask("too many", (9, 1))
         gone = True
-        answers = await desk.settled(9)
+        answers = await desk.settled(10)
+        assert "the deadline passed" in answers.pop("hasty")
         assert desk.model.calls == [1, 6]
         assert "nothing was predicted" in answers.pop("left")
         assert "waited 10 s for its model" in answers.pop("late")

@@ -95,6 +95,22 @@ def test_more_than_may_wait_are_refused_at_once(slow: Plant) -> None:
         assert answers[0].status == 200
 
 
+def test_who_waits_no_longer_is_not_scored(slow: Plant) -> None:
+    with slow.worker() as caller:
+        pending = Asked(caller, "/predict/slow", {"rows": [row(1.0, 1)]})
+        assert caller.get("/livez").status == 200
+        hasty = caller.post("/predict/slow", {"rows": [row(2.0, 0)], "ids": ["hasty"]}, **{"Tidemill-Timeout-Ms": "100"})
+        assert (hasty.status, hasty.headers["retry-after"]) == (504, "1")
+        assert "the deadline passed while the request waited; nothing was predicted" in hasty.json()["detail"]
+        assert pending.answer().status == 200
+        odd = caller.post("/v2/models/quick/infer", {"inputs": []}, **{"X-Envoy-Expected-Rq-Timeout-Ms": "soon"})
+        assert odd.status == 400
+        refused = caller.post("/predict/quick", {"rows": [row()]}, **{"Tidemill-Timeout-Ms": "-1"})
+        assert "the request's timeout reads '-1'; expected whole milliseconds" in refused.json()["detail"]
+        assert caller.post("/predict/quick", {"rows": [row()]}, **{"Tidemill-Timeout-Ms": "5000"}).status == 200
+    assert "hasty" not in read_predictions(slow.state, "slow")["id"].to_pylist()
+
+
 def test_a_swap_lets_the_waiting_finish(slow: Plant, tmp_path: Path) -> None:
     with slow.worker() as caller:
         pending = Asked(caller, "/predict/slow", {"rows": [row(5.0, 1)]})

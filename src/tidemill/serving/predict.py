@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -54,13 +55,17 @@ class Answered(Passed):
 
 
 class Ask(Passed):
-    """A request that waits for its answer. started: `elapsed` when it came; left: whether its caller waits no more; done: called once."""
+    """A request that waits for its answer. done: called once.
+
+    started: `elapsed` when it came; until: from when on nobody wants its answer; left: whether its caller waits no more.
+    """
 
     rows: Rows
     started: float
     trace_id: str
     left: Callable[[], bool]
     done: Callable[[Answered | TidemillError], None]
+    until: float = inf
 
 
 class Work(Passed):

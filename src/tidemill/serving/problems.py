@@ -16,7 +16,8 @@ LOG = logging.getLogger(__name__)
 
 _TITLES = {
     400: "Not understood", 401: "Who are you?", 403: "Not permitted", 404: "Not found", 405: "Method not allowed", 408: "Too slow",
-    409: "Conflict", 413: "Too large", 422: "Rows do not fit", 431: "Header too large", 500: "Failed", 503: "Not available now",
+    409: "Conflict", 413: "Too large", 422: "Rows do not fit", 431: "Header too large", 500: "Failed",
+    503: "Not available now", 504: "Too late",
 }  # fmt: skip
 
 
@@ -91,6 +92,13 @@ class TooBusy(Unavailable):
         super().__init__(f"endpoint {endpoint!r} is busy: {waiting} requests wait for its model already; send it again in a moment")
 
 
+class TooLate(Unavailable):
+    """The time that the caller gave was over before a model had looked at the request."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed while the request waited; nothing was predicted, send it again with more time")
+
+
 class MethodRefused(Invalid):
     """The path exists, not for this method."""
 
@@ -120,6 +128,7 @@ STATUSES: Mapping[type[TidemillError], int] = {
     NotAuthenticated: 401,
     RowsRefused: 422,
     TooBusy: 429,
+    TooLate: 504,
     NotFound: 404,
     Conflict: 409,
     Invalid: 400,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 from tidemill.core.clock import Clock, elapsed
@@ -27,6 +28,7 @@ from tidemill.serving.turns import Turns
 from tidemill.serving.world import World
 
 PATHS_KNOWN = 1000
+TIMEOUT, ENVOYS_TIMEOUT = b"tidemill-timeout-ms", b"x-envoy-expected-rq-timeout-ms"
 PENDING = 0  # the status of a reply that another takes the place of
 _PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
 
@@ -219,6 +221,7 @@ class Routes:
         """Answer rows together with those of others, and tell of it once that is journaled."""
         self._turns.check(endpoint)
         trace_id = trace_id_of(request.headers.get(b"traceparent"))
+        until = _until(request)
 
         def wait(done: Done) -> None:
             def answer(outcome: Answered | TidemillError) -> None:
@@ -234,7 +237,7 @@ class Routes:
                 endpoint.metrics.responded(elapsed() - request.started)
                 self._held(endpoint.journal.predictions, lambda instead: done(instead or reply))
 
-            self._turns.add(endpoint, Ask(rows, request.started, trace_id, request.left, answer))
+            self._turns.add(endpoint, Ask(rows, request.started, trace_id, request.left, answer, until))
 
         return Reply(PENDING, b"", wait_for=wait)
 
@@ -310,6 +313,16 @@ class Routes:
         if count is None:
             count = self._counted[name, status] = self._metrics.requests.of(name, str(status)).add
         count()
+
+
+def _until(request: Request) -> float:
+    """Return until when the caller wants an answer. Raises Invalid."""
+    told = request.headers.get(TIMEOUT) or request.headers.get(ENVOYS_TIMEOUT)
+    if told is None:
+        return inf
+    if not told.isdigit():
+        raise Invalid(f"the request's timeout reads {_text(told[:20])!r}; expected whole milliseconds")
+    return request.started + int(told) / 1e3
 
 
 def _text(data: bytes) -> str:

@@ -14,7 +14,7 @@ from tidemill.core.clock import elapsed
 from tidemill.core.errors import TidemillError, Unavailable
 from tidemill.serving.background import Commit
 from tidemill.serving.predict import Ask, Endpoint, Work
-from tidemill.serving.problems import TooBusy
+from tidemill.serving.problems import TooBusy, TooLate
 from tidemill.serving.rows import kind_of
 
 LOG = logging.getLogger(__name__)
@@ -139,7 +139,11 @@ class _Line:
             if ask.left():
                 _tell(ask, CallerLeft())
                 continue
-            if elapsed() - ask.started > self._deadline_s:
+            now = elapsed()
+            if now > ask.until:
+                _tell(ask, TooLate())
+                continue
+            if now - ask.started > self._deadline_s:
                 waited = f"the request waited {self._deadline_s:g} s for its model"
                 _tell(ask, Unavailable(f"endpoint {endpoint.config.key!r} is busy: {waited}; send it again later"))
                 continue

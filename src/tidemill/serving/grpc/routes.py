@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
+from math import inf
 from typing import Any, TypeVar
 
 import grpc
@@ -20,7 +21,7 @@ from tidemill.serving.journal import JournalWriter
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.oip.models import check_version, metadata
 from tidemill.serving.predict import Answered, Ask, Endpoint, ShadowWork
-from tidemill.serving.problems import EndpointAbsent, NotAuthenticated, TooBusy, unexpected
+from tidemill.serving.problems import EndpointAbsent, NotAuthenticated, TooBusy, TooLate, unexpected
 from tidemill.serving.routes import Held
 from tidemill.serving.runtimes.runtime import ModelFailed
 from tidemill.serving.trace import trace_id_of
@@ -31,13 +32,6 @@ T = TypeVar("T")
 TOLD_CHARACTERS = 1000  # of an error: it travels in a header, of which callers take a few kilobytes
 WATCH_S = 0.25
 _SERVICES = frozenset({"", INFERENCE, HEALTH})
-
-
-class TooLate(Unavailable):
-    """The caller's deadline passed before its request was looked at."""
-
-    def __init__(self) -> None:
-        super().__init__("the deadline passed while the request waited; nothing was predicted, send it again with more time")
 
 
 class Stopping(Unavailable):
@@ -142,8 +136,10 @@ class GrpcRoutes:
 
     async def _answer(self, data: bytes, context: Any) -> tuple[Any, ShadowWork | None]:
         started = elapsed()
-        if (left := context.time_remaining()) is not None and left <= 0:
+        left = context.time_remaining()
+        if left is not None and left <= 0:
             raise TooLate
+        until = inf if left is None else started + left
         request = read_message("ModelInferRequest", data)
         headers = _headers(context)
         endpoint = self._present(headers, request.model_name) or await self._loaded(headers, request.model_name)
@@ -151,7 +147,7 @@ class GrpcRoutes:
         trace_id = trace_id_of(headers.get(b"traceparent"))
 
         def ask(done: Callable[[Answered | TidemillError], None]) -> None:
-            self._turns.add(endpoint, Ask(asked.rows, started, trace_id, context.done, done))
+            self._turns.add(endpoint, Ask(asked.rows, started, trace_id, context.done, done, until))
 
         answered: Answered | TidemillError = await _called_back(ask)
         if isinstance(answered, TidemillError):
