@@ -1,4 +1,7 @@
-"""What a worker counts, in Prometheus' text format: names `tidemill_…`, base units, labels bounded by the config."""
+"""What a worker counts, for Prometheus: names `tidemill_…`, base units, labels bounded by the config.
+
+Told as OpenMetrics 1.0, with exemplars, to those who ask for it, and in Prometheus' text format 0.0.4 to all others.
+"""
 
 import os
 from bisect import bisect_left
@@ -8,28 +11,37 @@ from math import inf
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from tidemill.core.clock import wall
 from tidemill.serving.config import VariantConfig, write_atomic
 
-MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
-class Timing:
-    """How long something took, in buckets. A tenth of the cost of the library's histogram; one thread at a time adds."""
+class Distribution:
+    """How often something measured so much, in buckets. A tenth of the cost of the library's histogram; one thread at a time adds."""
 
-    __slots__ = ("counts", "total_s")
+    __slots__ = ("bounds", "counts", "marks", "total")
 
-    def __init__(self) -> None:
-        self.counts, self.total_s = [0] * (len(SECONDS) + 1), 0.0
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds, self.counts, self.total = bounds, [0] * (len(bounds) + 1), 0.0
+        self.marks: dict[int, Exemplar] = {}
 
-    def add(self, seconds: float) -> None:
+    def add(self, measured: float) -> None:
         """Count one."""
-        self.counts[bisect_left(SECONDS, seconds)] += 1
-        self.total_s += seconds
+        self.counts[bisect_left(self.bounds, measured)] += 1
+        self.total += measured
+
+    def mark(self, measured: float, trace_id: str) -> None:
+        """Name the trace of what was counted: the newest of its bucket is told as an exemplar (OpenMetrics 1.0, section 4.7)."""
+        self.marks[bisect_left(self.bounds, measured)] = Exemplar({"trace_id": trace_id}, measured, wall())
 
 
 class Tally:
@@ -45,23 +57,26 @@ class Tally:
         self.count += count
 
 
-class Timings:
-    """The timings of one thing by their labels, as a histogram of the library's for those who read."""
+class Distributions:
+    """The distributions of one thing by their labels, as a histogram of the library's for those who read."""
 
-    def __init__(self, what: str, text: str, labels: Sequence[str]) -> None:
-        self._name, self._text, self._labels = f"tidemill_{what}_seconds", text, labels
-        self._found: dict[tuple[str, ...], Timing] = {}
+    def __init__(self, what: str, text: str, labels: Sequence[str], bounds: Sequence[float]) -> None:
+        self._name, self._text, self._labels, self._bounds = f"tidemill_{what}", text, labels, bounds
+        self._found: dict[tuple[str, ...], Distribution] = {}
 
-    def of(self, *labels: str) -> Timing:
-        """Return the timing of these labels' values."""
-        return self._found.setdefault(labels, Timing())
+    def of(self, *labels: str) -> Distribution:
+        """Return the distribution of these labels' values."""
+        return self._found.setdefault(labels, Distribution(self._bounds))
 
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for labels, timing in self._found.items():
-            sums = accumulate(timing.counts)
-            buckets = [("+Inf" if bound == inf else str(bound), float(count)) for bound, count in zip((*SECONDS, inf), sums, strict=True)]
-            family.add_metric(labels, buckets, timing.total_s)
+        for labels, found in self._found.items():
+            sums = accumulate(found.counts)
+            buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+            for place, (bound, count) in enumerate(zip((*self._bounds, inf), sums, strict=True)):
+                bucket = ("+Inf" if bound == inf else str(float(bound)), float(count))
+                buckets.append((*bucket, found.marks[place]) if place in found.marks else bucket)
+            family.add_metric(labels, buckets, found.total)
         yield family
 
 
@@ -89,10 +104,18 @@ class EndpointMetrics:
     def __init__(self, metrics: "Metrics", endpoint: str) -> None:
         self._metrics, self._endpoint = metrics, endpoint
         self.features = metrics.feature_seconds.of(endpoint).add
-        self.responded = metrics.request_seconds.of(endpoint).add
+        self.waited = metrics.queue_seconds.of(endpoint).add
+        self.scored = metrics.batch_rows.of(endpoint).add
+        self._requests = metrics.request_seconds.of(endpoint)
         self.recalled = metrics.recalled.of(endpoint).add
         self._ran: dict[str, Callable[[float], None]] = {}
         self._predicted: dict[tuple[str, int], Callable[[int], None]] = {}
+
+    def responded(self, seconds: float, trace_id: str) -> None:
+        """A request was answered; trace_id: of the caller's trace, empty without one."""
+        self._requests.add(seconds)
+        if trace_id:
+            self._requests.mark(seconds, trace_id)
 
     def ran(self, variant: str, seconds: float) -> None:
         """A model ran."""
@@ -123,6 +146,8 @@ class Metrics:
             "tidemill_shadow_failures", "Requests that a shadow did not answer.", ["endpoint"], registry=registry
         )
         self.request_seconds = self._timings("request", "From the whole request to its answer.", ["endpoint"])
+        self.queue_seconds = self._timings("queue", "From the whole request until its rows are worked on.", ["endpoint"])
+        self.batch_rows = self._distributions("batch_rows", "Rows scored at once, of one request or of several.", ["endpoint"], ROWS)
         self.feature_seconds = self._timings("feature_lookup", "Looking up the features of a request.", ["endpoint"])
         self.model_seconds = self._timings("model", "Running a model on the rows of a request.", ["endpoint", "variant"])
         self.journal_seconds = self._timings("journal_write", "Writing the records of the requests that arrived together.", [])
@@ -151,20 +176,26 @@ class Metrics:
 
     def save(self) -> None:
         """Put this worker's counters where the others find them."""
-        write_atomic(self._path(self._index), generate_latest(self._registry), sync=False)
+        write_atomic(self._path(self._index), _openmetrics(self._registry), sync=False)
 
-    def exposition(self, others: Iterable[int]) -> bytes:
-        """Return the counters of this worker and of the others that live, told apart by the label worker."""
-        texts = {self._index: generate_latest(self._registry).decode()}
+    def exposition(self, others: Iterable[int], *, accept: bytes = b"") -> tuple[bytes, str]:
+        """Return the counters of this worker and of the others that live, told apart by the label worker; and their media type.
+
+        accept: the caller's header, which may ask for OpenMetrics.
+        """
+        workers: dict[int, Iterable[Metric]] = {self._index: self._registry.collect()}
         for index in others:
             if index != self._index and (path := self._path(index)).exists():
-                texts[index] = path.read_text("utf-8")
+                workers[index] = text_string_to_metric_families(path.read_text("utf-8"))  # type: ignore[no-untyped-call]  # the library's
         merged = CollectorRegistry(auto_describe=False)
-        merged.register(_Merged(texts))
-        return generate_latest(merged)
+        merged.register(_Merged(workers))
+        return (_openmetrics(merged), OPENMETRICS_TYPE) if wants_openmetrics(accept) else (generate_latest(merged), TEXT_TYPE)
 
-    def _timings(self, what: str, text: str, labels: list[str]) -> Timings:
-        made = Timings(what, text, labels)
+    def _timings(self, what: str, text: str, labels: list[str]) -> Distributions:
+        return self._distributions(f"{what}_seconds", text, labels, SECONDS)
+
+    def _distributions(self, what: str, text: str, labels: list[str], bounds: Sequence[float]) -> Distributions:
+        made = Distributions(what, text, labels, bounds)
         self._registry.register(made)
         return made
 
@@ -180,20 +211,35 @@ class Metrics:
 class _Merged:
     """Families of several workers as one, each sample with the label worker."""
 
-    def __init__(self, texts: dict[int, str]) -> None:
-        self._texts = texts
+    def __init__(self, workers: dict[int, Iterable[Metric]]) -> None:
+        self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
         families: dict[str, Metric] = {}
-        for index, text in sorted(self._texts.items()):
-            for family in text_string_to_metric_families(text):
+        for index, found in sorted(self._workers.items()):
+            for family in found:
                 into = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
-                    into.add_sample(sample.name, {**sample.labels, "worker": str(index)}, sample.value)
+                    into.add_sample(sample.name, {**sample.labels, "worker": str(index)}, sample.value, exemplar=sample.exemplar)
         yield from families.values()
 
     def describe(self) -> list[Metric]:
         return []
+
+
+def wants_openmetrics(accept: bytes) -> bool:
+    """Return whether a caller's Accept header names OpenMetrics in a version that is told here, or in none."""
+    for part in accept.decode("latin-1").lower().split(","):
+        media, *parameters = (word.strip() for word in part.split(";"))
+        told = dict(parameter.partition("=")[::2] for parameter in parameters)
+        if media == "application/openmetrics-text" and told.get("version", "1.0.0") == "1.0.0" and told.get("q") not in ("0", "0.0"):
+            return True
+    return False
+
+
+def _openmetrics(registry: CollectorRegistry) -> bytes:
+    text: bytes = openmetrics.generate_latest(registry, version="1.0.0")  # type: ignore[no-untyped-call]  # the library's
+    return text
 
 
 def process_memory_bytes(pid: int | None = None) -> int:

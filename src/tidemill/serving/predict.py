@@ -241,6 +241,9 @@ class Endpoint:
             trace_id=trace_id,
         )
         self.journal.predictions.gather(record, at=work.at)
+        for ask in asks:
+            self.metrics.waited(work.began - ask.started)
+        self.metrics.scored(count)
         for name in names:
             self.metrics.predicted(self.variants[name].config, count if len(names) == 1 else chosen.count(name))
         self.pace.saw(count, elapsed() - work.began)

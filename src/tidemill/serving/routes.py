@@ -18,7 +18,7 @@ from tidemill.serving.http import Done, Reply, Request
 from tidemill.serving.invocations.routes import InvocationRoutes, call_of, speaks
 from tidemill.serving.journal import JournalWriter
 from tidemill.serving.kserve import routes as kserve
-from tidemill.serving.metrics import MEDIA_TYPE, Metrics
+from tidemill.serving.metrics import Metrics
 from tidemill.serving.oip.routes import OipRoutes, Target, target_of
 from tidemill.serving.predict import Answered, Ask, Endpoint, ShadowWork
 from tidemill.serving.problems import EndpointAbsent, MethodRefused, RouteNotFound, problem_reply, unexpected
@@ -64,7 +64,7 @@ class Routes:
 
     def __init__(
         self, *, clock: Clock, metrics: Metrics, labels_journal: JournalWriter, shadow: Callable[[ShadowWork], None],
-        held: Held, turns: Turns, exposition: Callable[[], bytes],
+        held: Held, turns: Turns, exposition: Callable[[bytes], tuple[bytes, str]],
     ) -> None:  # fmt: skip
         self._world: World | None = None
         self._inferring: dict[bytes, tuple[Endpoint, Target]] = {}
@@ -149,7 +149,8 @@ class Routes:
         if path == b"/metrics":
             self._method(request, b"GET")
             self._admit(request, writes=False)
-            return "metrics", Reply(200, self._exposition(), media=MEDIA_TYPE.encode())
+            text, media = self._exposition(request.headers.get(b"accept", b""))
+            return "metrics", Reply(200, text, media=media.encode())
         raise RouteNotFound(_text(path)[:200])
 
     def _predict(self, request: Request, name: str) -> Reply:
@@ -234,7 +235,7 @@ class Routes:
                 if outcome.shadow is not None:
                     reply.after = partial(self._shadow, outcome.shadow)
                 self._count(name, reply.status)
-                endpoint.metrics.responded(elapsed() - request.started)
+                endpoint.metrics.responded(elapsed() - request.started, trace_id)
                 self._held(endpoint.journal.predictions, lambda instead: done(instead or reply))
 
             self._turns.add(endpoint, Ask(rows, request.started, trace_id, request.left, answer, until))

@@ -271,8 +271,8 @@ class Worker:
             clock=self.clock, metrics=self.metrics, **parts,
         )  # fmt: skip
 
-    def _exposition(self) -> bytes:
-        return self.metrics.exposition(read_states(self.state))
+    def _exposition(self, accept: bytes) -> tuple[bytes, str]:
+        return self.metrics.exposition(read_states(self.state), accept=accept)
 
     def _journal(self, endpoint: EndpointConfig) -> EndpointJournal:
         with self.opening:

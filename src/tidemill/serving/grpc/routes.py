@@ -154,7 +154,7 @@ class GrpcRoutes:
             raise answered
         response = write_response(endpoint, asked, answered)
         await self._kept(endpoint.journal.predictions)
-        endpoint.metrics.responded(elapsed() - started)
+        endpoint.metrics.responded(elapsed() - started, trace_id)
         return response, answered.shadow
 
     async def _kept(self, journal: JournalWriter) -> None:
