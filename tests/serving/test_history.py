@@ -12,7 +12,8 @@ from tidemill.core.clock import micros
 from tidemill.core.errors import NotFound
 from tidemill.core.window import Window
 from tidemill.serving import history
-from tidemill.serving.history import INPUT, PREDICTIONS, compact, count_failures, find_prediction, inputs, read_labels, read_predictions
+from tidemill.serving.archive import compact
+from tidemill.serving.history import count_failures, find_prediction, inputs, read_labels, read_predictions
 from tidemill.serving.journal import (
     DAY_MICROS,
     FailureRecord,
@@ -24,6 +25,7 @@ from tidemill.serving.journal import (
     predictions_folder,
     segments,
 )
+from tidemill.serving.tables import INPUT, PREDICTIONS
 
 DAY = datetime(2013, 6, 1, tzinfo=UTC)
 

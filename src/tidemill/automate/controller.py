@@ -31,8 +31,8 @@ from tidemill.deploy.rollouts import Rollout, advance, list_rollouts, start_roll
 from tidemill.govern.actors import CONTROLLER, PROJECTS, read_actor
 from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace, open_workspace
 from tidemill.monitor.service import next_window_end, run_due
+from tidemill.serving.archive import compact
 from tidemill.serving.config import endpoint_key
-from tidemill.serving.history import compact
 from tidemill.serving.journal import endpoints_journaled
 
 LOG = logging.getLogger("tidemill.controller")
@@ -174,16 +174,22 @@ def _judge(ws: Workspace, now: datetime) -> None:
 
 
 def _compact_journals(ws: Workspace) -> None:
-    """Turn what workers have finished writing into Parquet. Trouble with it (a full disk) keeps nothing else from being done."""
+    """Turn what workers have finished writing into Parquet, many files into few, old days into objects.
+
+    Trouble with it (a full disk, a bucket out of reach) keeps nothing else from being done.
+    """
+    today = ws.clock.now().date()
+    archive_before = today - timedelta(days=ws.settings.journal_local_days)
     known = {endpoint_key(ws.project, endpoint.name) for endpoint in list_endpoints(ws)}
     for endpoint in known.intersection(endpoints_journaled(ws.state)):
         try:
-            report = compact(ws.state, endpoint)
+            report = compact(ws.state, endpoint, objects=ws.objects, closed_before=today - timedelta(days=1), archive_before=archive_before)
         except (TidemillError, OSError) as error:
             LOG.warning("journal of endpoint %s was not compacted: %s", endpoint, error)
             continue
-        if report.segments:
-            LOG.info("journal of endpoint %s: %d segments compacted, %d rows", endpoint, report.segments, report.rows)
+        if report.segments or report.merged or report.archived:
+            told = "journal of endpoint %s: %d segments compacted (%d rows), %d files merged, %d moved to the object store"
+            LOG.info(told, endpoint, report.segments, report.rows, report.merged, report.archived)
 
 
 def _ask_upkeep(ws: Workspace, since: datetime | None, now: datetime) -> None:

@@ -23,6 +23,7 @@ from tidemill.govern.workspace import Workspace, list_projects
 from tidemill.pipelines.cache import STEP_CACHE
 from tidemill.registry import trash as registry_trash
 from tidemill.registry.versions import MODEL_VERSIONS
+from tidemill.serving.archive import archived_objects
 from tidemill.store.objects import ObjectStore
 from tidemill.store.upkeep import GcReport, gc
 from tidemill.tracking import trash
@@ -164,6 +165,7 @@ def sweep_objects(ws: Workspace, *, older_than: timedelta) -> GcReport:
     ws.require("tracking.admin")
     with ws.catalog.reading() as tx:
         live, leaves = set(roots(tx)), set(tx.execute(select(FILES.c.digest).distinct()).scalars())
+    leaves |= set(archived_objects(ws.state))
     return gc(ws.objects, live - leaves, leaves=leaves, older_than=older_than)
 
 

@@ -46,6 +46,7 @@ class Settings(Value, frozen=True, kw_only=True):
     job_workers: Positive = 1
     authentication: Literal["off", "keys"] = "off"
     journal_sync: Literal["process", "disk"] = "process"
+    journal_local_days: Positive = 7
     body_limit_bytes: Positive = 16 << 20
     trusted_runtimes: tuple[str, ...] = ("lightgbm", "onnx", "xgboost")
     model_deadline_s: Positive = 10
@@ -75,6 +76,7 @@ HELP: Mapping[str, str] = {
     "job_workers": "number of processes that run jobs: pipelines, and upkeep at its time",
     "authentication": "off (one local owner), or keys (every call carries an API key)",
     "journal_sync": "an acknowledged prediction survives: process = a killed process, disk = a power cut (slower)",
+    "journal_local_days": "days of predictions that stay local files; older ones are objects of the object store, fetched when read",
     "body_limit_bytes": "largest request body taken, in bytes; what the SDK logs comes in up to 4 MB at once",
     "trusted_runtimes": "model runtimes that may be loaded; python, mlflow and torch run code of a bundle, sklearn builds what it names",
     "model_deadline_s": "seconds that a model has to be loaded for its callers; and to answer, in its own process, which is replaced then",

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Value
@@ -71,7 +72,7 @@ def read_performance(
         raise Invalid(f"time zone {zone!r} is not known; expected an IANA name such as America/New_York") from error
     window = Window(start=start or datetime.min.replace(tzinfo=UTC), end=end or ws.clock.now()) if start or end else None
     with duckdb.connect() as connection:
-        connection.register("predictions", read_predictions(ws.state, endpoint_key(ws.project, endpoint), window, with_inputs=False))
+        connection.register("predictions", _predictions(ws, endpoint, window))
         connection.register("labels", read_labels(ws.state).select(["id", "value"]))
         found = connection.execute(_SCORED, {"by": by, "zone": zone})
         names = [column[0] for column in found.description or ()]
@@ -83,13 +84,15 @@ def count_journal(ws: Workspace, endpoint: str) -> JournalCount:
     """Count the answers of an endpoint that are in the journal."""
     read_endpoint(ws, endpoint)
     with duckdb.connect() as connection:
-        connection.register(
-            "predictions", read_predictions(ws.state, endpoint_key(ws.project, endpoint), with_inputs=False).select(["id", "shadow"])
-        )
+        connection.register("predictions", _predictions(ws, endpoint, None).select(["id", "shadow"]))
         connection.register("labels", read_labels(ws.state).select(["id", "value"]))
         query = "SELECT count(*), count(value) FROM predictions LEFT JOIN labels USING (id) WHERE NOT shadow"
         predictions, labelled = connection.execute(query).fetchone() or (0, 0)
     return JournalCount(predictions=predictions, labelled=labelled)
+
+
+def _predictions(ws: Workspace, endpoint: str, window: Window | None) -> pa.Table:
+    return read_predictions(ws.state, endpoint_key(ws.project, endpoint), window, with_inputs=False, objects=ws.objects)
 
 
 def _span(row: dict[str, Any], zone: ZoneInfo) -> SpanPerformance:

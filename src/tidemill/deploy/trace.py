@@ -42,7 +42,7 @@ def trace(ws: Workspace, prediction_id: str, *, endpoint: str | None = None) -> 
     """Return where an answer came from. Raises PredictionNotFound, EndpointNotFound."""
     ws.require("deploy.read", prediction_id)
     names = [known.name for known in ([read_endpoint(ws, endpoint)] if endpoint is not None else list_endpoints(ws))]
-    found = find_prediction(ws.state, prediction_id, endpoints=[endpoint_key(ws.project, each) for each in names])
+    found = find_prediction(ws.state, prediction_id, endpoints=[endpoint_key(ws.project, each) for each in names], objects=ws.objects)
     name = found.endpoint.rpartition("/")[2]
     with ws.catalog.reading() as tx:
         model = fetch_key(tx, ws.project, found.model, found.version)

@@ -132,7 +132,7 @@ def _keep(ws: Workspace, spec: MonitorSpec, report: WindowReport) -> None:
 
 def _answers(ws: Workspace, spec: MonitorSpec, window: Window) -> pa.Table:
     """Return what callers were told in a window."""
-    table = read_predictions(ws.state, endpoint_key(ws.project, spec.endpoint), window)
+    table = read_predictions(ws.state, endpoint_key(ws.project, spec.endpoint), window, objects=ws.objects)
     return table.filter(pc.invert(table.column("shadow")))
 
 

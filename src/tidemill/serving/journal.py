@@ -1,7 +1,7 @@
 """The journal: what was acknowledged, in append-only segments, one file a worker, written before the answer goes out.
 
     journal/predictions/ENDPOINT/WORKER-START-N.seg   predictions (an endpoint of another project: PROJECT~NAME)
-    journal/predictions/ENDPOINT/parquet/day=DATE/  the same, compacted: `history` reads and writes these
+    journal/predictions/ENDPOINT/parquet/            the same, compacted: `archive` writes these, some into the object store
     journal/failures/ENDPOINT/WORKER-START-N.seg      rows on which a model failed: nothing was acknowledged, but rollouts count them
     journal/labels/WORKER-START-N.seg                 labels
 
@@ -41,12 +41,12 @@ class PackedBlock(Value, frozen=True, kw_only=True):
     data: bytes
 
 
-class PredictionRecord(Value, frozen=True, kw_only=True):
+class PredictionRecord(Value, frozen=True, kw_only=True, omit_defaults=True):
     """Rows that one or more variants answered: of one request, or of several that were scored together. Lists run along the rows.
 
     at: event time, received: real time, both microseconds since 1970. variant holds places in variants: (name, model, version).
     columns and block: what came with the request and what was looked up. shadow: nobody was told. latency_ms and trace_id: a list
-    where rows differ in it.
+    where rows differ in it. keys: values of the endpoint's label key. inputs_kept: false where its policy left the inputs out.
     """
 
     at: int
@@ -60,6 +60,8 @@ class PredictionRecord(Value, frozen=True, kw_only=True):
     latency_ms: float | list[float]
     trace_id: str | list[str]
     block: PackedBlock | None = None
+    keys: list[str | None] | None = None
+    inputs_kept: bool = True
 
 
 class PredictionHead(Wire, frozen=True, kw_only=True):
@@ -74,6 +76,8 @@ class PredictionHead(Wire, frozen=True, kw_only=True):
     shadow: bool
     latency_ms: float | list[float]
     trace_id: str | list[str]
+    keys: list[str | None] | None = None
+    inputs_kept: bool = True
 
 
 class FailureRecord(Value, frozen=True, kw_only=True):
@@ -89,13 +93,17 @@ class FailureRecord(Value, frozen=True, kw_only=True):
     reason: str
 
 
-class LabelRecord(Value, frozen=True, kw_only=True):
-    """Labels of one request: what came true, for which prediction, known since when (event time)."""
+class LabelRecord(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """Labels of one request: what came true, for which prediction, known since when (event time).
+
+    With an endpoint, keys stand in ids: values of its label key, each for the last prediction about it that was made by then.
+    """
 
     received: int
     ids: list[str]
     values: list[float | bool | str]
     at: list[int]
+    endpoint: str | None = None
 
 
 class JournalUnavailable(Unavailable):
@@ -197,7 +205,7 @@ class JournalWriter:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.write(descriptor, MAGIC)
             scratch.rename(self._path)
-            _sync_directory(self.folder)
+            sync_directory(self.folder)
         except OSError:
             os.close(descriptor)
             scratch.unlink(missing_ok=True)
@@ -305,7 +313,8 @@ def labels_folder(state: Path) -> Path:
     return state / "journal" / "labels"
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Bring to the disk which files there are in a folder."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -39,7 +39,7 @@ class Traffic(Value, frozen=True, kw_only=True):
 def read_traffic(ws: Workspace, endpoint: str, window: Window) -> Traffic:
     """Return what an endpoint answered in a window of event time."""
     ws.require("serving.read", endpoint)
-    table = read_predictions(ws.state, endpoint_key(ws.project, endpoint), window)
+    table = read_predictions(ws.state, endpoint_key(ws.project, endpoint), window, objects=ws.objects)
     return summarise(table, window)
 
 
