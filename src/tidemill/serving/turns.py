@@ -46,9 +46,12 @@ class Turns:
                 line = self._lines[endpoint.config.key] = _Line(self._loop, self._commit, self._deadline_s)
             line.add(endpoint, ask, limit=self._limit)
             return
+        asks = self._asked.get(endpoint)
+        if asks is None and endpoint.pace.most(ask.rows.count) <= ask.rows.count:
+            _answer(endpoint, [ask])  # it would be alone at the end of the turn, too
+            return
         if not self._asked:
             self._loop.call_soon(self._end)  # once every request that has arrived by now was read
-        asks = self._asked.get(endpoint)
         if asks is None:
             self._asked[endpoint] = [ask]
         else:
