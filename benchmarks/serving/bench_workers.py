@@ -58,8 +58,8 @@ def main() -> None:
     told = options(__doc__)
     report = Report(
         "workers",
-        "Open Inference requests to one worker on one core, and to two on two cores of the same port; wrk takes what it needs of the second "
-        "core in both cases; 200 trees of LightGBM, journal, checks and routing on",
+        "Open Inference requests to one worker on one core, and to two on two cores of the same port; wrk takes what it needs of the "
+        "second core in both cases; 200 trees of LightGBM, journal, checks and routing on",
         ("onnxruntime", "uvloop"),
     )
     model, output = trees.model(trees=told.size(200, 5))

@@ -133,7 +133,9 @@ class Endpoint:
         """Whether a model answers from a process of its own, so that others must not wait until it has."""
         # Code of a bundle may look at all rows that it is given at once: it is given those of one request, and all of them.
         independent = {name for name, each in variants.items() if not looks_around(each.spec)}
-        self.pace = Pace(together_s if len(independent) == len(variants) else 0.0)
+        self.one_by_one = len(independent) < len(variants)
+        """Whether the rows of two requests must not be scored together."""
+        self.pace = Pace(0.0 if self.one_by_one else together_s)
         self._cached = independent if config.options.cached_rows else set()
         self._cache = ScoreCache(config.options.cached_rows)
         self.caches = bool(self._cached)

@@ -17,7 +17,7 @@ from tests.serving import plant
 from tidemill.core.clock import wait_until
 from tidemill.core.codec import canonical
 from tidemill.core.errors import Invalid, NotFound
-from tidemill.core.signature import SPEC_FILE
+from tidemill.core.signature import SPEC_FILE, Column
 from tidemill.deploy.endpoints import create_endpoint
 from tidemill.deploy.publish import publish
 from tidemill.govern.roles import ActionRefused
@@ -121,6 +121,19 @@ def test_one_record_that_the_model_fails_on_holds_up_no_other(ws: Workspace, pla
     done = score_stream(ws, request(place, endpoint=None, model="example@1"))
     assert (done.answered, done.refused) == (5, 1)
     assert "is not a finite number" in found(f"{place}/in.refused")[0]["reason"]
+
+
+@pytest.mark.slow
+def test_code_of_a_bundle_is_given_one_record(tmp_path: Path) -> None:
+    """It might say something of the rows as a whole."""
+    spec = plant.python_spec(inputs=(Column(name="a", kind="double"),))
+    code = plant.PYTHON.format(body="return [each / sum(columns['a']) for each in columns['a']]")
+    with world.workspace(tmp_path / "home", trusted_runtimes=["python"]) as ws:
+        register(ws, "share", put_tree(ws.objects, {"model.py": code.encode(), SPEC_FILE: canonical(spec)}))
+        place = f"file:{tmp_path}/log"
+        put(f"{place}/in", *({"id": str(n), "a": 1.0 + n} for n in range(5)))
+        score_stream(ws, request(place, endpoint=None, model="share@1"))
+        assert [each["score"] for each in found(f"{place}/out")] == [1.0] * 5
 
 
 def test_without_a_key_field_the_message_s_own_key_counts(served: Workspace, place: str) -> None:

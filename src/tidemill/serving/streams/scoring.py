@@ -169,6 +169,8 @@ class Answerer:
         """Run messages together; where the model fails, each alone, to find the one that it fails on."""
         if not asked:
             return []
+        if self._endpoint.one_by_one and len(asked) > 1:
+            return [found for each in asked for found in self._predicted([each], began)]
         work = self._endpoint.begin([_ask(each.rows, began, each.trace) for each in asked])
         try:
             self._endpoint.run(work)
