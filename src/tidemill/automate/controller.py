@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     except TidemillError as error:
         sys.stderr.write(f"tidemill: {error}\n")
         return 1
-    start_logging(ws.settings.log_level)
+    start_logging(ws.settings.log_level, form=ws.settings.log_format)
     stopping = StopSignal()
     on_stop(stopping.set)
     if options.supervised:

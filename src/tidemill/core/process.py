@@ -2,39 +2,71 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Literal
 
 from tidemill.core.codec import encode_text
+from tidemill.core.settings import mask
 
 STOP_LOOK_S = 0.2
+_TOLD = ("endpoint", "trace_id")  # what a record may bring along, as `extra`
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
+_KEY = re.compile(r"\btm_([^\s_]+)_[^\s\"',;]+")  # an API key: its id may be told, its secret may not
+
+
+class _TextLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        facts = "".join(f" {name}={value}" for name in _TOLD if (value := getattr(record, name, "")))
+        parts = [f"{_time(record)} {record.levelname:<7} {record.name}: {_message(record)}{facts}"]
+        if record.exc_info:
+            parts.append(without_secrets(self.formatException(record.exc_info)))
+        return "\n".join(parts)
 
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": _time(record),
             "level": record.levelname.lower(),
-            "process": record.processName if record.processName != "MainProcess" else record.name,
+            "logger": record.name,
             "pid": record.process,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
+        line |= {name: value for name in _TOLD if (value := getattr(record, name, ""))}
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["exception"] = without_secrets(self.formatException(record.exc_info))
         return encode_text(line)
 
 
-def start_logging(level: str) -> None:
-    """Write log records as JSON lines to standard error."""
+_FORMS: dict[str, type[logging.Formatter]] = {"json": _JsonLines, "text": _TextLines}
+
+
+def start_logging(level: str, *, form: Literal["json", "text"] = "json") -> None:
+    """Write log records to standard error: a JSON object each, or text. Secrets in URLs and API keys are masked."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines())
+    handler.setFormatter(_FORMS[form]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("alembic", "sqlalchemy", "uvicorn.access", "botocore"):
         logging.getLogger(noisy).setLevel("WARNING")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with the passwords of its URLs and the secrets of its API keys masked."""
+    return _KEY.sub(r"tm_\1_***", _URL.sub(lambda found: mask(found[0]), text))
+
+
+def _message(record: logging.LogRecord) -> str:
+    return without_secrets(record.getMessage())
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
 class StopSignal:

@@ -58,6 +58,10 @@ class Settings(Value, frozen=True, kw_only=True):
     trash_keep_days: Annotated[int, Meta(ge=0)] = 30
     drain_s: Positive = 10
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "json"
+    slow_request_ms: Positive | None = None
+    traces: str = "off"
+    traces_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
 
 
 HELP: Mapping[str, str] = {
@@ -88,6 +92,10 @@ HELP: Mapping[str, str] = {
     "trash_keep_days": "days for which deleted runs, experiments and models are kept, where an experiment says nothing else",
     "drain_s": "seconds that a stopping server gives to requests under way",
     "log_level": "least severe log line written",
+    "log_format": "what log lines look like: json (an object each) or text",
+    "slow_request_ms": "milliseconds from which on an answered prediction request is logged; none unless set",
+    "traces": 'where spans of prediction requests go: off, or otlp URL, as in "otlp http://127.0.0.1:4318" (wants the extra otel)',
+    "traces_ratio": "share of the requests whose callers trace nothing that is traced all the same; the others' wish is followed",
 }
 
 

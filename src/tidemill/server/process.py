@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     except TidemillError as error:
         sys.stderr.write(f"tidemill: {error}\n")
         return 1
-    start_logging(ws.settings.log_level)
+    start_logging(ws.settings.log_level, form=ws.settings.log_format)
     if options.supervised:
         follow_supervisor()
     settings = ws.settings

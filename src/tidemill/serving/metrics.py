@@ -151,6 +151,7 @@ class Metrics:
         self.feature_seconds = self._timings("feature_lookup", "Looking up the features of a request.", ["endpoint"])
         self.model_seconds = self._timings("model", "Running a model on the rows of a request.", ["endpoint", "variant"])
         self.journal_seconds = self._timings("journal_write", "Writing the records of the requests that arrived together.", [])
+        self.spans = self._tallies("trace_spans", "Spans handed on, lost on the way, or not made for too many waited.", ["outcome"])
         self.connections = Gauge("tidemill_connections", "Open connections.", registry=registry)
         self.generation = Gauge("tidemill_config_generation", "Generation of the config that is served.", registry=registry)
         self.memory = Gauge("tidemill_resident_memory_bytes", "Memory of the worker.", registry=registry)

@@ -23,6 +23,7 @@ from tidemill.serving.pace import Pace
 from tidemill.serving.route import choose
 from tidemill.serving.rows import ORDERS_KEPT, Rows, RowSchema, row_schema, together
 from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, looks_around
+from tidemill.serving.telemetry import IDS, Step, Traced
 from tidemill.store.online import OnlineStore
 
 
@@ -66,6 +67,7 @@ class Ask(Passed):
     left: Callable[[], bool]
     done: Callable[[Answered | TidemillError], None]
     until: float = inf
+    traced: Traced | None = None
 
 
 class Work(Passed):
@@ -80,6 +82,7 @@ class Work(Passed):
     at: int
     scores: list[float] | None = None
     failed: FailureRecord | None = None
+    steps: list[Step] | None = None
 
 
 class ShadowWork:
@@ -103,8 +106,10 @@ class Endpoint:
     def __init__(
         self, config: EndpointConfig, variants: Mapping[str, LoadedVariant], *, online: OnlineStore | None, journal: EndpointJournal,
         clock: Clock, metrics: Metrics, together_s: float,
+        traced: bool = False,
     ) -> None:  # fmt: skip
-        self.config, self.variants, self.journal = config, dict(variants), journal
+        """together_s: what rows of others may add to an answer, in seconds. traced: whether requests may be."""
+        self.config, self.variants, self.journal, self._traced = config, dict(variants), journal, traced
         self._clock, self.metrics = clock, metrics.endpoint(config.key)
         if config.features is not None and online is None:
             raise Invalid(f"endpoint {config.key!r} looks features up, but this worker has no online store")
@@ -148,13 +153,17 @@ class Endpoint:
         moment = self._clock.micros() if rows.at is None else micros(rows.at)
         ids = rows.ids or new_ids(rows.count)
         columns: Columns = rows.columns
+        steps = _note(asks, began, ids) if self._traced else None
         if self._features is not None:
             before = elapsed()
             columns = {**columns, **self._features.read(columns, from_micros(moment))}
-            self.metrics.features(elapsed() - before)
+            after = elapsed()
+            self.metrics.features(after - before)
+            if steps is not None:
+                steps.append(Step("features", before, after))
         chosen = self._answering * rows.count if self._alone is not None else choose(self.config.route, self._units(ids, columns))
         names = self._answering if self._alone is not None else sorted(set(chosen))
-        return Work(asks, began, ids, columns, chosen, names, moment)
+        return Work(asks, began, ids, columns, chosen, names, moment, steps=steps)
 
     def run(self, work: Work) -> None:
         """Let the chosen variants score the rows; whatever comes of it stands in the work. Raises ModelFailed.
@@ -186,13 +195,13 @@ class Endpoint:
     def _score(self, work: Work, name: str, columns: Columns, count: int) -> list[float]:
         try:
             if name not in self._cached:
-                return self._run(name, columns, count)
+                return self._run(work, name, columns, count)
             keys = self._keys(name, columns, count)
             found = self._cache.known(keys)
             places = [place for place, score in enumerate(found) if score is None]
             self.metrics.recalled(count - len(places))
             if places:
-                scores = self._run(name, _take_rows(columns, self.variants[name].needs, places), len(places))
+                scores = self._run(work, name, _take_rows(columns, self.variants[name].needs, places), len(places))
                 self._cache.learn([keys[place] for place in places], scores)
                 for place, score in zip(places, scores, strict=True):
                     found[place] = score
@@ -201,10 +210,13 @@ class Endpoint:
             work.failed = self._failure(self.variants[name].config, count, work.at, shadow=False, reason=error.reason)
             raise
 
-    def _run(self, name: str, columns: Columns, count: int) -> list[float]:
+    def _run(self, work: Work, name: str, columns: Columns, count: int) -> list[float]:
         before = elapsed()
         scores: list[float] = self.variants[name].runtime.run(columns, count).tolist()
-        self.metrics.ran(name, elapsed() - before)
+        after = elapsed()
+        self.metrics.ran(name, after - before)
+        if work.steps is not None:
+            work.steps.append(Step("model", before, after, self._told[name]))
         return scores
 
     def _keys(self, name: str, columns: Columns, count: int) -> list[bytes]:
@@ -343,6 +355,21 @@ class Endpoint:
     def threshold(self, variant: LoadedVariant) -> float | None:
         """Return what turns scores into labels: the endpoint's threshold, else the model's own."""
         return self._thresholds[variant.config.name]
+
+
+def _note(asks: Sequence[Ask], began: float, ids: list[str]) -> list[Step] | None:
+    """Tell those of requests that are traced what they are scored with; return where its steps are noted, None when none is traced."""
+    together = [ask.traced for ask in asks if ask.traced is not None]
+    if not together:
+        return None
+    steps: list[Step] = []
+    place = 0
+    for ask in asks:
+        if (traced := ask.traced) is not None:
+            traced.began, traced.steps, traced.together = began, steps, together
+            traced.requests, traced.rows, traced.ids = len(asks), len(ids), ids[place : place + min(ask.rows.count, IDS)]
+        place += ask.rows.count
+    return steps
 
 
 def plain(column: Column) -> list[Any]:

@@ -1,5 +1,6 @@
 """The routes of a worker: which path is answered by what. Tidemill's own are here, other protocols' in folders of their own."""
 
+import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
@@ -21,15 +22,21 @@ from tidemill.serving.kserve import routes as kserve
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.oip.routes import OipRoutes, Target, target_of
 from tidemill.serving.predict import Answered, Ask, Endpoint, ShadowWork
-from tidemill.serving.problems import EndpointAbsent, MethodRefused, RouteNotFound, problem_reply, unexpected
+from tidemill.serving.problems import EndpointAbsent, MethodRefused, RouteNotFound, problem_reply, status_of, unexpected
 from tidemill.serving.rows import Rows
+from tidemill.serving.telemetry import Telemetry, Traced
 from tidemill.serving.trace import trace_id_of
 from tidemill.serving.turns import Turns
 from tidemill.serving.world import World
 
+LOG = logging.getLogger(__name__)
 PATHS_KNOWN = 1000
 TIMEOUT, ENVOYS_TIMEOUT = b"tidemill-timeout-ms", b"x-envoy-expected-rq-timeout-ms"
 PENDING = 0  # the status of a reply that another takes the place of
+_ASKED = {
+    "predict": "/predict/{endpoint}", "oip": "/v2/models/{endpoint}/infer", "invocations": "/invocations",
+    "kserve": "/v1/models/{endpoint}:predict",
+}  # fmt: skip
 _PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
 
 
@@ -65,7 +72,10 @@ class Routes:
     def __init__(
         self, *, clock: Clock, metrics: Metrics, labels_journal: JournalWriter, shadow: Callable[[ShadowWork], None],
         held: Held, turns: Turns, exposition: Callable[[bytes], tuple[bytes, str]],
+        telemetry: Telemetry | None = None, slow_ms: int | None = None,
     ) -> None:  # fmt: skip
+        """slow_ms: from which on an answered prediction request is logged."""
+        self._telemetry, self._slow_s = telemetry, inf if slow_ms is None else slow_ms / 1e3
         self._world: World | None = None
         self._inferring: dict[bytes, tuple[Endpoint, Target]] = {}
         self._clock, self._metrics, self._labels = clock, metrics, labels_journal
@@ -98,6 +108,8 @@ class Routes:
         except Exception as failure:  # noqa: BLE001 (the edge of a request)
             told, _ = unexpected(failure, request)
             reply = self._refusal(request.path)(told)
+        if self._telemetry is not None and name == "other":
+            self._trace_refused(request, reply)
         self._count(name, reply.status)
         return reply
 
@@ -223,8 +235,14 @@ class Routes:
         self._turns.check(endpoint)
         trace_id = trace_id_of(request.headers.get(b"traceparent"))
         until = _until(request)
+        traced = None
+        if self._telemetry is not None and (traced := self._trace(request, endpoint, _ASKED[name])) is not None:
+            trace_id = traced.trace_id
 
         def wait(done: Done) -> None:
+            if traced is not None:
+                done = self._ending(traced, done)
+
             def answer(outcome: Answered | TidemillError) -> None:
                 if isinstance(outcome, TidemillError):
                     reply = self._refusal(request.path)(outcome)
@@ -235,12 +253,43 @@ class Routes:
                 if outcome.shadow is not None:
                     reply.after = partial(self._shadow, outcome.shadow)
                 self._count(name, reply.status)
-                endpoint.metrics.responded(elapsed() - request.started, trace_id)
+                took = elapsed() - request.started
+                endpoint.metrics.responded(took, trace_id)
+                if took >= self._slow_s:
+                    told = {"endpoint": endpoint.config.key, "trace_id": trace_id}
+                    LOG.warning("endpoint %s took %.1f ms for %d rows (%s)", endpoint.config.key, took * 1e3, rows.count, name, extra=told)
+                if traced is not None:
+                    traced.answered = elapsed()
                 self._held(endpoint.journal.predictions, lambda instead: done(instead or reply))
 
-            self._turns.add(endpoint, Ask(rows, request.started, trace_id, request.left, answer, until))
+            self._turns.add(endpoint, Ask(rows, request.started, trace_id, request.left, answer, until, traced))
 
         return Reply(PENDING, b"", wait_for=wait)
+
+    def _trace(self, request: Request, endpoint: Endpoint, route: str) -> Traced | None:
+        assert self._telemetry is not None, "only asked when there is one"
+        method = request.method.decode("latin-1")
+        told = {"http.request.method": method, "http.route": route, "tidemill.endpoint": endpoint.config.key}
+        return self._telemetry.begin(f"{method} {route}", request.headers, request.started, told)
+
+    def _ending(self, traced: Traced, done: Done) -> Done:
+        """Return what calls done and ends the span then."""
+
+        def end(outcome: Reply | TidemillError | None) -> None:
+            done(outcome)
+            if self._telemetry is not None and outcome is not None:
+                status = status_of(outcome) if isinstance(outcome, TidemillError) else outcome.status
+                self._telemetry.end(traced, {"http.response.status_code": status}, failed=status >= 500)
+
+        return end
+
+    def _trace_refused(self, request: Request, reply: Reply) -> None:
+        assert self._telemetry is not None, "only asked when there is one"
+        method = request.method.decode("latin-1")
+        told = {"http.request.method": method, "http.response.status_code": reply.status}
+        traced = self._telemetry.begin(method, request.headers, request.started, told)
+        if traced is not None:
+            self._telemetry.end(traced, {}, failed=reply.status >= 500)
 
     def _feedback(self, request: Request) -> Reply:
         answer = labels.take_labels(request.body, self._labels, self._clock)

@@ -248,5 +248,5 @@ def _tell(ask: Ask, error: TidemillError) -> None:
 def _told(endpoint: Endpoint, error: Exception) -> TidemillError:
     if isinstance(error, TidemillError):
         return error
-    LOG.error("endpoint %s failed", endpoint.config.key, exc_info=error)
+    LOG.error("endpoint %s failed", endpoint.config.key, exc_info=error, extra={"endpoint": endpoint.config.key})
     return TidemillError(f"the worker failed on this request ({type(error).__name__}); its log has the reason")

@@ -45,6 +45,7 @@ from tidemill.serving.memory import Memory
 from tidemill.serving.metrics import Metrics, process_memory_bytes
 from tidemill.serving.models import Models, crumbs_folder
 from tidemill.serving.routes import Routes
+from tidemill.serving.telemetry import open_telemetry
 from tidemill.serving.turns import Turns
 from tidemill.serving.world import Builder, World
 from tidemill.store.online import OnlineStore
@@ -65,6 +66,7 @@ class Worker:
         self.state, self.settings, self.index = home / STATE_NAME, settings, index
         self.clock = open_clock(settings.clock, base=self.state)
         self.metrics = Metrics(self.state / "run", index)
+        self.telemetry = open_telemetry(settings.traces, self.metrics, ratio=settings.traces_ratio, instance=f"serve-{index}")
         self.journals: dict[str, EndpointJournal] = {}
         self.labels_journal = JournalWriter(labels_folder(self.state), str(index))
         self.online: OnlineStore | None = None
@@ -79,7 +81,7 @@ class Worker:
         )
         self.builder = Builder(
             models, clock=self.clock, metrics=self.metrics, online=self._open_online, journal=self._journal,
-            together_s=settings.together_ms / 1e3,
+            together_s=settings.together_ms / 1e3, traced=self.telemetry is not None,
         )  # fmt: skip
         self.memory = Memory(
             self.builder,
@@ -112,7 +114,7 @@ class Worker:
         self.turns = Turns(loop, commit, waiting_limit=self.settings.waiting_limit, deadline_s=self.settings.model_deadline_s)
         self.routes = Routes(
             clock=self.clock, metrics=self.metrics, labels_journal=self.labels_journal, shadow=shadows.submit, held=commit,
-            turns=self.turns, exposition=self._exposition,
+            turns=self.turns, exposition=self._exposition, telemetry=self.telemetry, slow_ms=self.settings.slow_request_ms,
         )  # fmt: skip
         http = HttpServer(self.routes, self.routes.refuse, Limits(body_bytes=self.settings.body_limit_bytes))
         # Before the first connection is taken: callers of a port that the supervisor holds wait in its queue, and none is refused.
@@ -120,7 +122,7 @@ class Worker:
         if self.routes.world is None:
             await self._fall_back()
         self._keep_good()
-        grpc = self._open_grpc(listener.getsockname()[0], shadow=shadows.submit, held=commit, turns=self.turns)
+        grpc = self._open_grpc(listener.getsockname()[0], shadow=shadows.submit, held=commit, turns=self.turns, telemetry=self.telemetry)
         if grpc is not None:
             await grpc.start()
             self.grpc_port = grpc.port
@@ -142,6 +144,8 @@ class Worker:
             await ended
         await loop.run_in_executor(None, shadows.close, max(1.0, deadline - loop.time()))
         await asyncio.sleep(0.01)  # the last records of shadows
+        if self.telemetry is not None:
+            await loop.run_in_executor(None, self.telemetry.close, max(1.0, deadline - loop.time()))
         self.turns.keep(())
         commit.close()
         self.memory.close()
@@ -316,7 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         settings = load_settings(options.home.resolve()).settings
-        start_logging(settings.log_level)
+        start_logging(settings.log_level, form=settings.log_format)
         if options.supervised:
             follow_supervisor()
         listener = _listen(options.fd, options.host or settings.host, settings.serve_port if options.port is None else options.port)

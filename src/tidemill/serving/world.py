@@ -143,8 +143,9 @@ class Builder:
 
     def __init__(
         self, models: Models, *, clock: Clock, metrics: Metrics, online: Callable[[], OnlineStore],
-        journal: Callable[[EndpointConfig], EndpointJournal], together_s: float = 0.0,
+        journal: Callable[[EndpointConfig], EndpointJournal], together_s: float = 0.0, traced: bool = False,
     ) -> None:  # fmt: skip
+        self._traced = traced
         self._models, self._clock, self._metrics, self._together_s = models, clock, metrics, together_s
         self._open_online, self._journal = online, journal
 
@@ -154,7 +155,7 @@ class Builder:
         variants = {name: self._models.load(config.variant(name)) for name in sorted({*config.route.shares, *config.shadows})}
         return Endpoint(
             config, variants, online=online, journal=self._journal(config), clock=self._clock, metrics=self._metrics,
-            together_s=self._together_s,
+            together_s=self._together_s, traced=self._traced,
         )  # fmt: skip
 
     def size_bytes(self, config: EndpointConfig) -> int:

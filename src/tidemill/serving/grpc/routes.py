@@ -24,6 +24,7 @@ from tidemill.serving.predict import Answered, Ask, Endpoint, ShadowWork
 from tidemill.serving.problems import EndpointAbsent, NotAuthenticated, TooBusy, TooLate, unexpected
 from tidemill.serving.routes import Held
 from tidemill.serving.runtimes.runtime import ModelFailed
+from tidemill.serving.telemetry import Telemetry
 from tidemill.serving.trace import trace_id_of
 from tidemill.serving.turns import Turns
 from tidemill.serving.world import World
@@ -62,8 +63,9 @@ class GrpcRoutes:
 
     def __init__(
         self, *, world: Callable[[], World | None], clock: Clock, metrics: Metrics, shadow: Callable[[ShadowWork], None],
-        held: Held, turns: Turns,
+        held: Held, turns: Turns, telemetry: Telemetry | None = None,
     ) -> None:  # fmt: skip
+        self._telemetry = telemetry
         self._world, self._clock, self._metrics = world, clock, metrics
         self._shadow, self._held, self._turns = shadow, held, turns
         self._counted: dict[tuple[str, str], Callable[[], None]] = {}
@@ -145,15 +147,28 @@ class GrpcRoutes:
         endpoint = self._present(headers, request.model_name) or await self._loaded(headers, request.model_name)
         asked = read_request(endpoint, request)
         trace_id = trace_id_of(headers.get(b"traceparent"))
+        traced = None
+        if self._telemetry is not None:
+            about = {"rpc.system": "grpc", "rpc.service": INFERENCE, "rpc.method": "ModelInfer", "tidemill.endpoint": endpoint.config.key}
+            traced = self._telemetry.begin(f"{INFERENCE}/ModelInfer", headers, started, about)
+            trace_id = traced.trace_id if traced is not None else trace_id
 
         def ask(done: Callable[[Answered | TidemillError], None]) -> None:
-            self._turns.add(endpoint, Ask(asked.rows, started, trace_id, context.done, done, until))
+            self._turns.add(endpoint, Ask(asked.rows, started, trace_id, context.done, done, until, traced))
 
-        answered: Answered | TidemillError = await _called_back(ask)
-        if isinstance(answered, TidemillError):
-            raise answered
-        response = write_response(endpoint, asked, answered)
-        await self._kept(endpoint.journal.predictions)
+        failed = True
+        try:
+            answered: Answered | TidemillError = await _called_back(ask)
+            if isinstance(answered, TidemillError):
+                raise answered
+            response = write_response(endpoint, asked, answered)
+            if traced is not None:
+                traced.answered = elapsed()
+            await self._kept(endpoint.journal.predictions)
+            failed = False
+        finally:
+            if self._telemetry is not None and traced is not None:
+                self._telemetry.end(traced, {}, failed=failed)
         endpoint.metrics.responded(elapsed() - started, trace_id)
         return response, answered.shadow
 
