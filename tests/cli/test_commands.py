@@ -307,7 +307,7 @@ def test_roles_keys_and_projects(say: Say, fresh: Path) -> None:
 
 def test_a_trace_is_a_tree_that_can_be_read(say: Say, home: Path) -> None:
     ws = open_workspace(home)
-    table = read_predictions(ws.state, "delay")
+    table = read_predictions(ws.state, "delay", objects=ws.objects)
     prediction = table.filter(pc.equal(table["variant"], pa.scalar("v2")))["id"][0].as_py()
     ws.close()
     told = say("trace", prediction, "--home", home)

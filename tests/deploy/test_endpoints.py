@@ -23,6 +23,7 @@ from tidemill.govern.audit import list_events
 from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace, create_project
 from tidemill.registry.aliases import AliasNotFound, promote
+from tidemill.registry.bundles import read_spec
 from tidemill.registry.models import ModelNotFound
 from tidemill.serving.config import EndpointOptions
 
@@ -163,6 +164,18 @@ def test_how_an_endpoint_serves_can_be_changed(any_ws: Workspace) -> None:
         change_endpoint(any_ws, "weakly", {"threshold": 0.4})
     with pytest.raises(ActionRefused):
         change_endpoint(world.acting(any_ws, "eve", "viewer"), "weekly", {"threshold": 0.4})
+
+
+def test_columns_that_are_hidden_from_the_journal_have_to_be_there(any_ws: Workspace) -> None:
+    worlds.three_models(any_ws)
+    create_endpoint(any_ws, "weekly", "delay@1")
+    name = read_spec(any_ws, read_endpoint(any_ws, "weekly").route.leader.bundle).signature.inputs[0].name
+    changed = change_endpoint(any_ws, "weekly", {"journal_hash": ["order", name], "label_key": "order"})
+    assert changed.options.journal_hash == ("order", name)
+    with pytest.raises(Invalid, match=r"endpoint 'weekly' has no column 'nmae' to hide; expected some of: .*order"):
+        change_endpoint(any_ws, "weekly", {"journal_drop": ["nmae"]})
+    with pytest.raises(Invalid, match="is the label key"):
+        change_endpoint(any_ws, "weekly", {"journal_drop": ["order"], "journal_hash": []})
 
 
 def test_a_variant_of_a_route_may_be_replaced_by_value() -> None:

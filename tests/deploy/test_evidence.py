@@ -10,7 +10,7 @@ from tidemill.deploy.evidence import look
 from tidemill.deploy.plans import canary_plan
 from tidemill.deploy.rollouts import Rollout, start_rollout
 from tidemill.govern.workspace import Workspace, create_project
-from tidemill.serving.history import compact
+from tidemill.serving.archive import compact
 
 pytestmark = pytest.mark.slow
 

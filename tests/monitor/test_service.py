@@ -57,7 +57,7 @@ def ws(tmp_path: Path) -> Iterator[Workspace]:
     workspace.close()
 
 
-def serve(ws: Workspace, table: pa.Table, *, version: int = 1, labels: bool = True, shadow: bool = False) -> None:
+def serve(ws: Workspace, table: pa.Table, *, version: int = 1, labels: bool = True, shadow: bool = False, inputs_kept: bool = True) -> None:
     """Journal a window as a worker would: an answer for each row, and what came true an hour later."""
     plain = table.to_pydict()
     at = [micros(moment) for moment in plain["at"]]
@@ -68,7 +68,8 @@ def serve(ws: Workspace, table: pa.Table, *, version: int = 1, labels: bool = Tr
             at=at[start],
             received=at[start],
             ids=part["id"],
-            columns={name: part[name] for name in ("wind", "rain", "carrier")},
+            columns={name: part[name] for name in ("wind", "rain", "carrier") if inputs_kept},
+            inputs_kept=inputs_kept,
             scores=part["score"],
             variant=[0] * len(part["id"]),
             variants=[("main", "delay", version)],
@@ -121,6 +122,16 @@ def test_windows_are_judged_when_due_and_one_incident_is_one_alert(ws: Workspace
     assert "wind: mean" in next(body["what"] for body in events(ws, "alert.opened") if body["aspect"] == "data")
     assert len(events(ws, "monitor.window")) == 5
     assert next_window_end(ws) == START + 6 * WEEK + timedelta(hours=6)
+
+
+def test_inputs_that_were_not_kept_are_told_of_and_not_taken_for_missing(ws: Workspace) -> None:
+    create_monitor(ws, SPEC)
+    table = rows(seed=1, start=START)
+    serve(ws, table.slice(0, 700), labels=False)
+    serve(ws, table.slice(700), labels=False, inputs_kept=False)
+    (report,) = [run_monitor(ws, SPEC.name, Window(start=START, end=START + WEEK))]
+    assert "inputs of 700 of 1000 predictions were kept" in report.note
+    assert not [finding for finding in report.moved if finding.aspect == "data"]
 
 
 def test_alerts_are_caused_by_their_window(ws: Workspace) -> None:

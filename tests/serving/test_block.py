@@ -13,8 +13,9 @@ from tests.serving.plant import landed_view, python_spec
 from tidemill.core.codec import packed
 from tidemill.core.signature import Column
 from tidemill.features.online import ReadPlan
+from tidemill.serving.archive import compact
 from tidemill.serving.block import Block
-from tidemill.serving.history import compact, inputs, read_predictions
+from tidemill.serving.history import inputs, read_predictions
 from tidemill.serving.journal import JournalWriter, PackedBlock, PredictionRecord, predictions_folder
 from tidemill.serving.rows import RowSchema, RowsRefused, row_schema
 

@@ -38,6 +38,13 @@ def refused(schema: RowSchema, *rows: object) -> RowsRefused:
     return caught.value
 
 
+def test_a_label_key_may_come_and_may_be_left_out() -> None:
+    schema = row_schema("delay", [python_spec()], [], None, None, "order")
+    assert schema.decode(b'{"rows": [{"a": 1.0, "b": 1, "order": "x-1"}]}').columns["order"] == ["x-1"]
+    assert schema.decode(b'{"rows": [{"a": 1.0, "b": 1}]}').columns["order"] == [None]
+    assert schema.takes_block(("a", "b")) == row_schema("delay", [python_spec()], [], None, None).takes_block(("a", "b"))
+
+
 def test_rows_become_columns(schema: RowSchema) -> None:
     rows = schema.decode(json.dumps({"rows": [GOOD, {**GOOD, "dep hour": None, "distance": 3}], "at": "2013-06-01T12:00:00Z"}).encode())
     assert rows.columns == {"distance": [500.5, 3.0], "dep hour": [7, None], "origin": ["EWR", "EWR"], "night": [False, False]}

@@ -10,6 +10,7 @@ from tidemill.core.codec import decode
 from tidemill.deploy import endpoints, rollouts
 from tidemill.deploy.endpoints import Endpoint, Route
 from tidemill.deploy.plans import POLICIES, RolloutPlan
+from tidemill.serving.config import EndpointOptions
 
 
 @click.group()
@@ -62,6 +63,11 @@ def create(
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Turns scores into labels, over the one that the model brings.")
 @click.option("--no-threshold", is_flag=True, help="Go by the threshold that the model brings.")
 @click.option("--cached-rows", type=click.IntRange(0), help="For so many rows, say again what the model said of the same row; 0: never.")
+@click.option("--journal-inputs", type=click.FloatRange(0, 1), help="Share of predictions whose inputs are journaled.")
+@click.option("--journal-drop", help='Columns that are never journaled, as A,B; "": none.')
+@click.option("--journal-hash", help='Columns that are journaled as keyed digests only, as A,B; "": none.')
+@click.option("--journal-days", type=click.IntRange(0), help="Days after which predictions and their labels are removed; 0: never.")
+@click.option("--label-key", help='Column whose values labels may come by, for example an order\'s number; "": none.')
 @click.option("--reason", default="", help="Why.")
 @workspace_options
 @json_option
@@ -70,14 +76,26 @@ def set_(
     threshold: float | None,
     no_threshold: bool,
     cached_rows: int | None,
+    journal_inputs: float | None,
+    journal_drop: str | None,
+    journal_hash: str | None,
+    journal_days: int | None,
+    label_key: str | None,
     reason: str,
     home: Path | None,
     project: str | None,
     as_json: bool,
 ) -> None:
     """Change how endpoint NAME serves."""
-    given = {"threshold": threshold, "cached_rows": cached_rows}
+    given = {"threshold": threshold, "cached_rows": cached_rows, "journal_inputs": journal_inputs, "journal_days": journal_days}
     changes: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    changes |= {
+        option: [column for column in columns.split(",") if column]
+        for option, columns in (("journal_drop", journal_drop), ("journal_hash", journal_hash))
+        if columns is not None
+    }
+    if label_key is not None:
+        changes["label_key"] = label_key or None
     if no_threshold:
         if threshold is not None:
             raise click.UsageError("--threshold and --no-threshold contradict each other; give one of them")
@@ -166,7 +184,23 @@ def _head(found: Endpoint) -> str:
         lines.append(f"threshold: {found.options.threshold:g}")
     if found.options.cached_rows:
         lines.append(f"cached rows: {found.options.cached_rows:,}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_policy(found.options)])
+
+
+def _policy(options: EndpointOptions) -> list[str]:
+    """Return what is told of an endpoint's journal where it does not keep everything."""
+    lines = []
+    if options.journal_inputs < 1:
+        lines.append(f"journal: inputs of {options.journal_inputs:.4g} of all predictions are kept")
+    if options.journal_drop:
+        lines.append(f"journal: never written: {', '.join(options.journal_drop)}")
+    if options.journal_hash:
+        lines.append(f"journal: written as digests: {', '.join(options.journal_hash)}")
+    if options.journal_days:
+        lines.append(f"journal: removed after {options.journal_days} days")
+    if options.label_key:
+        lines.append(f"labels may come by: {options.label_key}")
+    return lines
 
 
 def _shares(route: Route) -> str:

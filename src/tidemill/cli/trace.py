@@ -28,7 +28,7 @@ def _branches(found: Trace) -> Branch:
     )
     return head, [
         (f"came true: {cell(found.label) if found.label is not None else 'no label yet'}", []),
-        ("feature values, as of then", [(f"{name} = {cell(value)}", []) for name, value in said.columns.items()]),
+        _values(found),
         (
             f"model {model.name}@{model.version}, made {_time(model.created_at)} by {model.actor}",
             [
@@ -46,6 +46,12 @@ def _branches(found: Trace) -> Branch:
         ),
         (f"who answered then: {_shares(found)}", []),
     ]
+
+
+def _values(found: Trace) -> Branch:
+    if not found.prediction.inputs_kept:
+        return "feature values: not kept (the endpoint's journal_inputs was below 1)", []
+    return "feature values, as of then", [(f"{name} = {cell(value)}", []) for name, value in found.prediction.columns.items()]
 
 
 def _shares(found: Trace) -> str:

@@ -22,7 +22,11 @@ class Endpoints:
         return self._caller.post("/endpoints", body)
 
     def change(self, name: str, *, reason: str = "", **options: Any) -> Doc:
-        """Change how an endpoint serves: `threshold`, `cached_rows`; return it once it does. Raises NotFound, Invalid."""
+        """Change how an endpoint serves; return it once it does. Raises NotFound, Invalid.
+
+        options: threshold, cached_rows; of its journal: journal_inputs (share), journal_drop, journal_hash (columns), journal_days;
+        label_key (the column that labels may come by).
+        """
         return self._caller.call("PATCH", f"/endpoints/{segment(name)}", body={"options": options, "reason": reason})
 
     def list(self) -> Docs:

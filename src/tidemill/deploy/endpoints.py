@@ -20,6 +20,7 @@ from tidemill.registry.aliases import read_version
 from tidemill.registry.bundles import read_spec
 from tidemill.registry.versions import ModelVersion, bundle_of, fetch_key
 from tidemill.serving.config import EndpointOptions
+from tidemill.serving.rows import row_schema
 from tidemill.serving.runtimes.runtime import check_runtime
 
 
@@ -199,14 +200,34 @@ def create_endpoint(
 def change_endpoint(ws: Workspace, name: str, changes: Mapping[str, Any], *, reason: str = "") -> Endpoint:
     """Change how an endpoint serves: fields of `EndpointOptions` by name. Raises EndpointNotFound, Invalid."""
     ws.require("deploy.write", name)
+    _check_hidden(ws, read_endpoint(ws, name), changes)
     with ws.catalog.transaction() as tx:
         found = fetch_endpoint(tx, ws.project, name)
-        options: EndpointOptions = convert({**plain(found.options), **changes}, EndpointOptions)
+        options = _changed(found, changes)
         if options != found.options:
             mine = (ENDPOINTS.c.project == ws.project) & (ENDPOINTS.c.name == name)
             tx.execute(update(ENDPOINTS).where(mine).values(options=options))
             ws.record(tx, EndpointChanged(endpoint=name, options=options), subject=f"endpoint:{name}", reason=reason)
         return replace(found, options=options)
+
+
+def _changed(endpoint: Endpoint, changes: Mapping[str, Any]) -> EndpointOptions:
+    options: EndpointOptions = convert({**plain(endpoint.options), **changes}, EndpointOptions)
+    return options
+
+
+def _check_hidden(ws: Workspace, endpoint: Endpoint, changes: Mapping[str, Any]) -> None:
+    """Raises Invalid for a column that is to be hidden and that no row has: a misspelt one would go on to be written."""
+    options = _changed(endpoint, changes)
+    hidden = {*options.journal_drop, *options.journal_hash}
+    if not hidden - {*endpoint.options.journal_drop, *endpoint.options.journal_hash}:
+        return
+    variants = endpoint.route.variants
+    plan = read_plan(ws, variants)
+    specs = [read_spec(ws, variant.bundle) for variant in variants]
+    known = {*row_schema(endpoint.name, specs, [], plan, endpoint.sticky_by, options.label_key).types, *(plan.features if plan else ())}
+    if strange := sorted(hidden - known):
+        raise Invalid(f"endpoint {endpoint.name!r} has no column {strange[0]!r} to hide; expected some of: {', '.join(sorted(known))}")
 
 
 def check_model(endpoint: str, model: ModelName, variant: Variant) -> None:

@@ -29,10 +29,17 @@ _MISSING_OF, _SCORES, _AUC, _BRIER, _ECE = "missing:", "prediction:score", "perf
 
 
 class Sample:
-    """Rows of one window: features as a table, scores and labels (0 or 1) as arrays, NaN where there is none; times for a reference."""
+    """Rows of one window: features as a table, scores and labels (0 or 1) as arrays, NaN where there is none; times for a reference.
 
-    def __init__(self, features: pa.Table, scores: FloatArray, labels: FloatArray, times: IntArray | None = None) -> None:
+    kept: the rows whose features were kept, None when all were. hidden: columns that are not kept as they were, and tell nothing.
+    """
+
+    def __init__(
+        self, features: pa.Table, scores: FloatArray, labels: FloatArray, times: IntArray | None = None, *,
+        kept: IntArray | None = None, hidden: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
         self.features, self.scores, self.labels, self.times = features, scores, labels, times
+        self.kept, self.hidden = kept, hidden
 
     @property
     def rows(self) -> int:
@@ -175,7 +182,7 @@ def evaluate_window(reference: Reference, current: Sample, spec: MonitorSpec, wi
     if current.rows < spec.rows_min:
         return replace(report, note=f"{current.rows} rows are too few to judge; {spec.rows_min} are needed")
     findings = _data(reference, current, spec) + _prediction(reference, current, spec)
-    note = ""
+    note, unkept = "", _unkept(reference, current)
     labelled = current.taken(_judgeable(current))
     if _tells(labelled, spec):
         findings += _performance(reference, labelled, spec) + _calibration(reference, labelled, spec)
@@ -183,14 +190,25 @@ def evaluate_window(reference: Reference, current: Sample, spec: MonitorSpec, wi
         note = f"{labelled.rows} labels are too few to judge performance; {spec.labels_min} are needed"
     else:
         note = f"all {labelled.rows} labels are alike, so performance cannot be judged"
-    return replace(report, findings=tuple(findings), note=note)
+    return replace(report, findings=tuple(findings), note="; ".join(filter(None, (note, unkept))))
+
+
+def _unkept(reference: Reference, current: Sample) -> str:
+    """Return what inputs were not kept, and so could not be judged; empty when all were."""
+    hidden = sorted(current.hidden.intersection(reference.columns))
+    told = [f"inputs of {current.kept.size} of {current.rows} predictions were kept"] if current.kept is not None else []
+    return "; ".join(told + ([f"not kept, and not judged: {', '.join(hidden)}"] if hidden else []))
 
 
 def _data(reference: Reference, current: Sample, spec: MonitorSpec) -> list[Finding]:
+    features = current.features if current.kept is None else _rows(current.features, current.kept)
+    if current.rows and not features.num_rows:
+        return []
+    watched = {name: column for name, column in reference.columns.items() if name not in current.hidden}
     measured = {
         name: found
-        for name, column in reference.columns.items()
-        if name in current.features.column_names and (found := column.measure(current.features.column(name))) is not None
+        for name, column in watched.items()
+        if name in features.column_names and (found := column.measure(features.column(name))) is not None
     }
     # One correction over all tests of the window, those of missing values included.
     adjusted = benjamini_hochberg([each.p_value for each in measured.values()] + [each.missing_p for each in measured.values()])
@@ -210,7 +228,7 @@ def _data(reference: Reference, current: Sample, spec: MonitorSpec) -> list[Find
         bound = reference.threshold(spec.missing_change, _MISSING_OF + name)
         if abs(change) > bound and p_missing < spec.alpha:
             findings.append(_missing(name, change, bound, p_value=p_missing, before=found.missing_before, after=found.missing_after))
-    gone = [name for name in reference.columns if name not in measured]
+    gone = [name for name in watched if name not in measured]
     findings.extend(_missing(name, 1.0, spec.missing_change, p_value=0.0, before=None, after=1.0) for name in gone)
     return findings
 

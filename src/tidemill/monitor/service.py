@@ -38,7 +38,7 @@ from tidemill.monitor.monitors import (
 )
 from tidemill.monitor.report import WindowReport, to_checks
 from tidemill.registry.versions import fetch_key
-from tidemill.serving.config import endpoint_key
+from tidemill.serving.config import endpoint_key, load
 from tidemill.serving.history import inputs, read_labels, read_predictions
 from tidemill.stats.arrays import FloatArray
 
@@ -99,7 +99,7 @@ def _judge(ws: Workspace, monitor: Monitor, window: Window) -> WindowReport:
         report = evaluate_window(Reference("none", _nothing(), spec), empty, spec, window)
     else:
         reference = _reference(ws, spec, predictions)
-        current = _sample(ws, predictions, list(reference.columns), _known_by(window, spec))
+        current = _sample(ws, spec, predictions, list(reference.columns), _known_by(window, spec))
         report = evaluate_window(reference, current, spec, window)
     _keep(ws, spec, report)
     return report
@@ -140,24 +140,34 @@ def _known_by(window: Window, spec: MonitorSpec) -> Window:
     return Window(start=window.start, end=window.end + spec.wait)
 
 
-def _sample(ws: Workspace, predictions: pa.Table, columns: Sequence[str], known: Window) -> Sample:
+def _sample(ws: Workspace, spec: MonitorSpec, predictions: pa.Table, columns: Sequence[str], known: Window) -> Sample:
     features = inputs(predictions)
     there = [name for name in columns if name in features.column_names]
     labels = read_labels(ws.state, known)
     places = pc.index_in(predictions.column("id"), labels.column("id").combine_chunks())
     values: Any = labels.column("value").combine_chunks()
     truths = np.asarray(values.take(places).fill_null(float("nan")), dtype=np.float64)
-    return Sample(features.select(there), _doubles(predictions, "score"), truths)
+    told: Any = predictions.column("inputs_kept").to_numpy()
+    kept = None if told.all() else np.flatnonzero(told)
+    return Sample(features.select(there), _doubles(predictions, "score"), truths, kept=kept, hidden=_hidden(ws, spec))
+
+
+def _hidden(ws: Workspace, spec: MonitorSpec) -> frozenset[str]:
+    """Return the columns that the endpoint's journal does not keep as they are."""
+    config, key = load(ws.state), endpoint_key(ws.project, spec.endpoint)
+    options = [each.options for each in config.endpoints if each.key == key] if config is not None else []
+    return frozenset(name for each in options for name in (*each.journal_drop, *each.journal_hash))
 
 
 def _reference(ws: Workspace, spec: MonitorSpec, predictions: pa.Table) -> Reference:
     source = spec.reference
     if isinstance(source, WindowReference):
         rows = _answers(ws, spec, source.window)
+        rows = rows.filter(rows.column("inputs_kept"))
         watched = spec.columns or inputs(rows).column_names
         known = Window(start=source.window.start, end=_FAR)
         name = f"journal {source.window.start:%Y-%m-%d} to {source.window.end:%Y-%m-%d}"
-        return Reference(name, _sample(ws, rows, watched, known), spec)
+        return Reference(name, _sample(ws, spec, rows, watched, known), spec)
     name = _brought_along(ws, predictions) if isinstance(source, ModelReference) else source.table
     with ws.catalog.reading() as tx:
         variation = read_variation(tx, ws.project, name, spec)

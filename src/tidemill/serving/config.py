@@ -53,10 +53,25 @@ class EndpointOptions(Value, frozen=True, kw_only=True):
 
     threshold turns scores into labels, over the one that a model brings. cached_rows: for so many rows what a model said is kept, and
     said again when the same row comes; for models that say the same of the same row always.
+
+    The journal: journal_inputs is the share of predictions whose inputs are kept, told by their ids; columns in journal_drop are never
+    written, those in journal_hash only as keyed digests; after journal_days days predictions and their labels are removed (0: never).
+    label_key names the column whose values labels may come by.
     """
 
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     cached_rows: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    journal_inputs: Share = 1.0
+    journal_drop: tuple[str, ...] = ()
+    journal_hash: tuple[str, ...] = ()
+    journal_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    label_key: Annotated[str, Meta(min_length=1)] | None = None
+
+    def __post_init__(self) -> None:
+        if both := sorted({*self.journal_drop} & {*self.journal_hash}):
+            raise Invalid(f"column {both[0]!r} cannot be both dropped and hashed; name it in journal_drop or in journal_hash")
+        if self.label_key in self.journal_drop:
+            raise Invalid(f"column {self.label_key!r} is the label key, and labels find their predictions by it; hash it (journal_hash)")
 
 
 class EndpointConfig(Value, frozen=True, kw_only=True):

@@ -222,6 +222,7 @@ class EndpointJournal:
     """What one worker writes of one endpoint: predictions, and the failures of its models."""
 
     def __init__(self, state: Path, endpoint: str, worker: str) -> None:
+        self.state = state
         self.predictions = JournalWriter(predictions_folder(state, endpoint), worker)
         self.failures = JournalWriter(failures_folder(state, endpoint), worker)
 

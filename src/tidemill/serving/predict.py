@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from tidemill.serving.journal import EndpointJournal, FailureRecord, JournalUnav
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.models import LoadedVariant
 from tidemill.serving.pace import Pace
+from tidemill.serving.policy import plain, policy_of
 from tidemill.serving.route import choose
 from tidemill.serving.rows import ORDERS_KEPT, Rows, RowSchema, row_schema, together
 from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, looks_around
@@ -113,10 +113,11 @@ class Endpoint:
         self._clock, self.metrics = clock, metrics.endpoint(config.key)
         if config.features is not None and online is None:
             raise Invalid(f"endpoint {config.key!r} looks features up, but this worker has no online store")
+        self._policy = policy_of(config.options, journal.state)
         self._features = FeatureReader(config.features, online) if config.features is not None and online is not None else None
         routed = [variants[name].spec for name, share in config.route.shares.items() if share > 0]
         shadows = [variants[name].spec for name in config.shadows]
-        self.schema: RowSchema = row_schema(config.key, routed, shadows, config.features, config.route.sticky_by)
+        self.schema: RowSchema = row_schema(config.key, routed, shadows, config.features, config.route.sticky_by, config.options.label_key)
         shares = config.route.shares
         self.main = self.variants[max(sorted(shares), key=lambda name: shares[name])]
         """The variant with the largest share: the one that metadata tells of."""
@@ -240,12 +241,13 @@ class Endpoint:
             latency_ms = [(now - ask.started) * 1e3 for ask in asks for _ in range(ask.rows.count)]
             if any(ask.trace_id != trace_id for ask in asks):
                 trace_id = [ask.trace_id for ask in asks for _ in range(ask.rows.count)]
-        block = work.columns if type(work.columns) is Block else None
+        columns: Columns = work.columns if self._policy is None else {}
+        block = columns if type(columns) is Block else None
         record = PredictionRecord(
             at=work.at,
             received=wall_micros(),
             ids=ids,
-            columns={} if block is not None else {name: plain(column) for name, column in work.columns.items()},
+            columns={} if block is not None else {name: plain(column) for name, column in columns.items()},
             block=self._packed(block) if block is not None else None,
             scores=work.scores,
             variant=[0] * count if len(names) == 1 else [names.index(name) for name in chosen],
@@ -254,7 +256,8 @@ class Endpoint:
             latency_ms=latency_ms,
             trace_id=trace_id,
         )
-        self.journal.predictions.gather(record, at=work.at)
+        for each in (record,) if self._policy is None else self._policy.records(record, work.columns):
+            self.journal.predictions.gather(each, at=work.at)
         for ask in asks:
             self.metrics.waited(work.began - ask.started)
         self.metrics.scored(count)
@@ -370,11 +373,6 @@ def _note(asks: Sequence[Ask], began: float, ids: list[str]) -> list[Step] | Non
             traced.requests, traced.rows, traced.ids = len(asks), len(ids), ids[place : place + min(ask.rows.count, IDS)]
         place += ask.rows.count
     return steps
-
-
-def plain(column: Column) -> list[Any]:
-    """Return a column as a list of Python values."""
-    return column.tolist() if isinstance(column, np.ndarray) else list(column)
 
 
 def _take_rows(columns: Columns, names: Sequence[str], places: list[int]) -> Columns:

@@ -212,9 +212,10 @@ class RowSchema:
 
 
 def row_schema(
-    endpoint: str, specs: Sequence[ModelSpec], shadows: Sequence[ModelSpec], plan: ReadPlan | None, sticky_by: str | None
-) -> RowSchema:
-    """Return what a row must bring so that every routed model can answer it; what only shadows need may be left out.
+    endpoint: str, specs: Sequence[ModelSpec], shadows: Sequence[ModelSpec], plan: ReadPlan | None, sticky_by: str | None,
+    label_key: str | None = None,
+) -> RowSchema:  # fmt: skip
+    """Return what a row must bring so that every routed model can answer it; what only shadows need, and a label key, may be left out.
 
     Raises Invalid when models disagree on a column's type, need one that nobody brings, or name one that JSON cannot name plainly.
     """
@@ -254,15 +255,21 @@ def row_schema(
     if sticky_by is not None and sticky_by not in types:
         types[sticky_by] = _ANY_KIND
         required.add(sticky_by)
-    if unspeakable := sorted(name for name in types if _UNSPEAKABLE.search(name)):
-        raise Invalid(
-            f"endpoint {endpoint!r}: column {unspeakable[0]!r} has a quote, a backslash or a control character in its name; rename it"
-        )
+    if label_key is not None:
+        types.setdefault(label_key, _ANY_KIND)
+    _check_speakable(endpoint, types)
     columns = {column.name: column for spec in (*specs, *shadows) for column in spec.signature.inputs}
     # Who sticks is told by what was sent, digit by digit: that column stays as it came.
     return RowSchema(
         endpoint, types, required, [column for name, column in columns.items() if name in types and name != sticky_by], keys=keys
     )
+
+
+def _check_speakable(endpoint: str, names: Iterable[str]) -> None:
+    if unspeakable := sorted(name for name in names if _UNSPEAKABLE.search(name)):
+        raise Invalid(
+            f"endpoint {endpoint!r}: column {unspeakable[0]!r} has a quote, a backslash or a control character in its name; rename it"
+        )
 
 
 def column_type(column: Column, *, optional: bool) -> Any:

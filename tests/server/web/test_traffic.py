@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.world import START
 from tidemill.core.window import Window
 from tidemill.server.web.traffic import SLOTS, slot_width, slots, summarise
-from tidemill.serving.history import PREDICTIONS
+from tidemill.serving.tables import PREDICTIONS
 
 
 def table(rows: int, *, over: timedelta, shadow_every: int = 0) -> pa.Table:
@@ -27,6 +27,8 @@ def table(rows: int, *, over: timedelta, shadow_every: int = 0) -> pa.Table:
         "latency_ms": rng.random(rows).tolist(),
         "trace_id": [""] * rows,
         "received_at": [START] * rows,
+        "key": [None] * rows,
+        "inputs_kept": [True] * rows,
     }
     return pa.table(columns, schema=PREDICTIONS)
 

@@ -2,8 +2,6 @@
 
 import hashlib
 import hmac
-import os
-import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 from tidemill.core.clock import wall
 from tidemill.core.codec import decode, encode
 from tidemill.core.errors import Invalid
+from tidemill.core.secret import read_secret
 from tidemill.core.values import Value
 from tidemill.server.mlflow.errors import TicketRefused
 from tidemill.server.mlflow.exchange import Exchange
@@ -57,22 +56,4 @@ def address(exchange: Exchange, path: str) -> str:
 
 
 def _sign(state: Path, body: bytes) -> bytes:
-    return hmac.new(_key(state), body, hashlib.sha256).digest()
-
-
-def _key(state: Path) -> bytes:
-    """Return the workspace's secret, made when it is first asked for."""
-    path = state / KEY_FILE
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        scratch = path.with_name(f"{KEY_FILE}.{os.getpid()}-{secrets.token_hex(4)}")
-        scratch.touch(0o600)
-        scratch.write_bytes(secrets.token_bytes(32))
-        try:
-            os.link(scratch, path)  # the first one there stays
-        except FileExistsError:
-            pass
-        finally:
-            scratch.unlink()
-        return path.read_bytes()
+    return hmac.new(read_secret(state / KEY_FILE), body, hashlib.sha256).digest()
