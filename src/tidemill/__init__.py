@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 _NAMES: dict[str, str] = {
     "ActiveRun": "tidemill.client.active_run:ActiveRun",
     "Aggregation": "tidemill.features.views:Aggregation",
+    "AsyncClient": "tidemill.client.inference:AsyncInferenceClient",
     "auc": "tidemill.stats.scores:auc",
     "BatchRequest": "tidemill.serving.batch.job:BatchRequest",
     "best_params": "tidemill.training.search:best_params",
@@ -21,7 +22,7 @@ _NAMES: dict[str, str] = {
     "check_parity": "tidemill.training.export:check_parity",
     "CheckResult": "tidemill.checks.check:CheckResult",
     "Choice": "tidemill.training.tune:Choice",
-    "Client": "tidemill.client.client:Client",
+    "Client": "tidemill.client.inference:InferenceClient",
     "ColumnRule": "tidemill.datasets.contracts:ColumnRule",
     "connect": "tidemill.client.client:connect",
     "Contract": "tidemill.datasets.contracts:Contract",

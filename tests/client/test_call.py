@@ -6,7 +6,6 @@ import pytest
 
 from tidemill.client.call import query_string, segment, subpath
 from tidemill.client.client import connect
-from tidemill.client.predictions import Predictions
 from tidemill.client.problems import PROBLEMS, error_of
 from tidemill.client.transport import Response, open_transport
 from tidemill.core.codec import encode
@@ -43,24 +42,3 @@ def test_an_unknown_kind_of_address_is_refused() -> None:
         open_transport("ftp://x")
     with pytest.raises(Invalid, match="is not a Tidemill workspace"):
         connect("workspace:/nowhere/at/all")
-
-
-def test_ids_are_made_before_the_call_and_must_fit_the_rows() -> None:
-    sent = []
-
-    class Recorder:
-        def request(self, method, path, *, body=None, headers=None):
-            sent.append((method, path, body, headers))
-            return Response(status=200, headers={}, body=b"{}")
-
-        def close(self) -> None:
-            pass
-
-    predictions = Predictions(Recorder(), "team")
-    predictions.predict("delay", [{"x": 1.0}, {"x": 2.0}], at=datetime(2013, 6, 1, tzinfo=UTC))
-    method, path, body, headers = sent[0]
-    assert (method, path) == ("POST", "/predict/team/delay")
-    assert b'"at":"2013-06-01T00:00:00Z"' in body
-    assert headers["Idempotency-Key"].encode() in body
-    with pytest.raises(Invalid, match="got 1 ids for 2 rows"):
-        predictions.predict("delay", [{}, {}], ids=["a"])

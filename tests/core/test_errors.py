@@ -8,9 +8,10 @@ from pkgutil import walk_packages
 import pytest
 
 import tidemill
+from tidemill.client.problems import Fault
 from tidemill.core.errors import ExtraMissing, Invalid, NotFound, TidemillError
 from tidemill.registry.aliases import AliasNotFound
-from tidemill.serving.rows import Fault, RowsRefused
+from tidemill.serving.rows import RowsRefused
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,12 @@ def rows(endpoint: str, given: tuple[str, ...], url: str | None, home: Path | No
     place = url or caller_environment().get("url") or f"workspace:{home or find_home()}"
     with connect(place, project=project) as client:
         answer = client.predict(endpoint, _rows(given))
-    found = answer["predictions"]
     columns = ("id", "score", "label", "variant", "version")
-    emit(answer, as_json=as_json, text=lambda: table(columns, [[each.get(name) for name in columns] for each in found]))
+    emit(
+        {"predictions": list(answer)},
+        as_json=as_json,
+        text=lambda: table(columns, [[getattr(each, name) for name in columns] for each in answer]),
+    )
 
 
 @predict.command()

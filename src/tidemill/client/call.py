@@ -41,11 +41,11 @@ class Caller:
 
     def download(self, path: str, **query: Any) -> bytes:
         """Return bytes as they are."""
-        return _checked(self.transport.request("GET", self._place(path, query))).body
+        return checked(self.transport.request("GET", self._place(path, query))).body
 
     def fetch(self, path: str, target: BinaryIO) -> None:
         """Write bytes as they are into target, as they come."""
-        _checked(self.transport.fetch(self._place(path, {}), target))
+        checked(self.transport.fetch(self._place(path, {}), target))
 
     def call(self, method: str, path: str, *, body: Any = None, once: str | None = None, query: Mapping[str, Any] | None = None) -> Any:
         """Send a request to a path of the project. Raises the error that the server tells of."""
@@ -99,12 +99,13 @@ def _text(value: Any) -> str:
     return utc(value).isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _checked(response: Response) -> Response:
+def checked(response: Response) -> Response:
+    """Return an answer, or raise the error that it tells of."""
     if response.status >= 400:
         raise error_of(response)
     return response
 
 
 def _answer(response: Response) -> Any:
-    body = _checked(response).body
+    body = checked(response).body
     return decode_any(body, what="the server's answer") if body else None

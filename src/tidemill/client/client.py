@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from tidemill.client.answers import Answer
 from tidemill.client.audit import Audit
 from tidemill.client.batches import Batches
 from tidemill.client.call import Caller, Doc, Docs, segment
@@ -13,12 +14,13 @@ from tidemill.client.datasets import Datasets
 from tidemill.client.endpoints import Endpoints
 from tidemill.client.experiments import Experiments
 from tidemill.client.features import Features
+from tidemill.client.inference import InferenceClient
 from tidemill.client.model_versions import ModelVersions
 from tidemill.client.models import Models
 from tidemill.client.monitors import Alerts, Monitors
-from tidemill.client.predictions import Predictions, Row
 from tidemill.client.rules import Jobs, Pipelines, Rules
 from tidemill.client.runs import Runs
+from tidemill.client.tables import Row
 from tidemill.client.transport import Transport, open_transport
 from tidemill.core.settings import caller_environment, find_home
 
@@ -86,18 +88,17 @@ class Client:
         return self.caller.get(f"/predictions/{segment(prediction)}/trace", endpoint=endpoint)
 
     @cached_property
-    def predictions(self) -> Predictions:
+    def predictions(self) -> InferenceClient:
         """The data plane, at the address that was given or that the control plane names."""
-        url = self._serving_url or self.status()["serving_url"]
-        return Predictions(open_transport(url, token=self.token), self.project)
+        return InferenceClient(self._serving_url or self.status()["serving_url"], token=self.token, project=self.project)
 
-    def predict(self, endpoint: str, rows: Sequence[Row], *, ids: Sequence[str] | None = None, at: datetime | None = None) -> Doc:
-        """Score rows with an endpoint. ids name the predictions, so that a call that is sent again counts once."""
+    def predict(self, endpoint: str, rows: Any, *, ids: Sequence[str] | None = None, at: datetime | None = None) -> Answer:
+        """Score rows with an endpoint: a dict, a list of dicts, an array or a table. ids name the predictions."""
         return self.predictions.predict(endpoint, rows, ids=ids, at=at)
 
-    def feedback(self, labels: Sequence[Row]) -> Doc:
-        """Send what came of predictions: `{"id": …, "value": …, "at": …}` each."""
-        return self.predictions.feedback(labels)
+    def feedback(self, ids: str | Sequence[str], values: Any, *, at: datetime | Sequence[datetime] | None = None) -> int:
+        """Tell what came true for predictions, a value an id; at: since when that is known. Return how many labels are kept."""
+        return self.predictions.feedback(ids, values, at=at)
 
     def push(self, source: str, rows: Sequence[Row]) -> Doc:
         """Send events of a source (a dataset's name) to every feature view over it."""

@@ -7,16 +7,18 @@ from typing import BinaryIO
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.exceptions import HTTPError
-from urllib3.util import parse_url
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Retry, parse_url
 
 from tidemill.client.transport import IDEMPOTENCY_HEADER, Response
 from tidemill.core.errors import Invalid, Unavailable
 
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-PASSING = frozenset({502, 503, 504})
+PASSING = frozenset({429, 502, 503, 504})
 CONNECT_S = 5.0
 READ_S = 120.0
 LONGEST_PAUSE_S = 2.0
+LONGEST_ASKED_S = 30.0  # of the pauses that a server asks for
 CHUNK_BYTES = 1 << 20
 
 
@@ -49,6 +51,7 @@ class HttpTransport:
         repeatable = (method in REPEATABLE or IDEMPOTENCY_HEADER in sent) and (body is None or isinstance(body, bytes))
         attempts = self._attempts if repeatable else 1
         for attempt in range(1, attempts + 1):
+            asked = 0.0
             try:
                 answer = self._pool.urlopen(method, self._prefix + path, body=body, headers=sent, retries=False, redirect=False)
             except HTTPError as error:
@@ -62,7 +65,8 @@ class HttpTransport:
                     return Response(
                         status=answer.status, headers={name.lower(): value for name, value in answer.headers.items()}, body=answer.data
                     )
-            time.sleep(pause_s(attempt, random.random()))
+                asked = asked_s(answer)
+            time.sleep(asked + pause_s(attempt, random.random()))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def fetch(self, path: str, target: BinaryIO) -> Response:
@@ -113,6 +117,14 @@ def pause_s(attempt: int, chance: float) -> float:
     attempt >= 1; 0 <= chance < 1. Source: Brooker, Exponential Backoff and Jitter (AWS Architecture Blog, 2015).
     """
     return chance * min(LONGEST_PAUSE_S, 0.05 * 2.0**attempt)
+
+
+def asked_s(answer: BaseHTTPResponse) -> float:
+    """Return the seconds for which a server asks to be left alone (Retry-After, seconds or a date): RFC 9110, section 10.2.3."""
+    try:
+        return min(LONGEST_ASKED_S, Retry().get_retry_after(answer) or 0.0)
+    except HTTPError:  # neither
+        return 0.0
 
 
 def _reason(error: HTTPError) -> str:

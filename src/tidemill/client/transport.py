@@ -29,7 +29,7 @@ class Transport(Protocol):
     """Carries requests to one server. Safe from several threads.
 
     A request that may be repeated (GET, HEAD, PUT, DELETE, or one with an Idempotency-Key) is sent again when the
-    connection breaks or the answer is 502, 503 or 504; others are sent once. Raises Unavailable when the server cannot be
+    connection breaks or the answer is 429, 502, 503 or 504; others are sent once. Raises Unavailable when the server cannot be
     reached; every answer of a server, error or not, is returned.
     """
 

@@ -6,6 +6,7 @@ from math import inf
 
 import numpy as np
 
+from tidemill.client.answers import Prediction
 from tidemill.core.clock import Clock, elapsed, from_micros, micros, wall_micros
 from tidemill.core.codec import Raw, packed
 from tidemill.core.errors import Invalid, TidemillError
@@ -25,16 +26,6 @@ from tidemill.serving.rows import ORDERS_KEPT, Rows, RowSchema, row_schema, toge
 from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, looks_around
 from tidemill.serving.telemetry import IDS, Step, Traced
 from tidemill.store.online import OnlineStore
-
-
-class Prediction(Value, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer for one row. label is there when a threshold is known."""
-
-    id: str
-    score: float
-    label: bool | None = None
-    variant: str
-    version: int
 
 
 class PredictAnswer(Value, frozen=True, kw_only=True):

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable, Mapping
 from math import ceil
 
-from tidemill.client.problems import MEDIA_TYPE, TYPE_PREFIX, Problem, problem_name
+from tidemill.client.problems import MEDIA_TYPE, TYPE_PREFIX, RowsProblem, problem_name
 from tidemill.core.codec import encode
 from tidemill.core.errors import Conflict, Corrupt, Invalid, NotFound, NotPermitted, TidemillError, Unavailable
 from tidemill.core.ids import new_id
 from tidemill.serving.http import HttpRefused, Reply, Request
-from tidemill.serving.rows import Fault, RowsRefused
+from tidemill.serving.rows import RowsRefused
 from tidemill.serving.runtimes.runtime import ModelFailed
 
 LOG = logging.getLogger(__name__)
@@ -114,12 +114,6 @@ class NotAuthenticated(NotPermitted):
         super().__init__(
             "this server wants a valid API key; send it as 'Authorization: Bearer tm_...' (make one: tidemill access key NAME)"
         )
-
-
-class RowsProblem(Problem, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem with each fault named."""
-
-    faults: tuple[Fault, ...] = ()
 
 
 # The nearest class up the hierarchy counts.

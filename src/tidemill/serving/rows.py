@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from tidemill.client.problems import Fault
 from tidemill.core.codec import convert, decode, decode_any
 from tidemill.core.errors import Invalid
 from tidemill.core.ids import new_ids
@@ -25,14 +26,6 @@ PredictionId = Annotated[str, Meta(min_length=1, max_length=200)]
 _LONG = Meta(ge=-(2**63), le=2**63 - 1)
 _UNSPEAKABLE = re.compile(r'["\\\x00-\x1f]')
 _ANY_KIND = str | Annotated[int, _LONG] | float | bool | None
-
-
-class Fault(Value, frozen=True, kw_only=True, omit_defaults=True):
-    """What is wrong with one row of a request, or with one column of it."""
-
-    row: int
-    column: str | None = None
-    fault: str
 
 
 class RowsRefused(Invalid):

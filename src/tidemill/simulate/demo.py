@@ -67,7 +67,7 @@ class Demo:
         self.ingested = START
         self.tables: dict[str, pa.Table] = {}
         self.teller = ThreadPoolExecutor(1, thread_name_prefix="labels")
-        self.told: Future[Doc] = self.teller.submit(dict)
+        self.told: Future[int] = self.teller.submit(int)
         self.server: SimulatedServer
         self.client: Client
 
@@ -181,19 +181,19 @@ class Demo:
             if slot.weather:
                 self.client.push("weather", slot.weather)
         known = [row for row in slot.landed if row["flight_id"] in self.scored]
-        labels = [{"id": row["flight_id"], "value": row["late"], "at": row["landed_at"]} for row in known]
-        if labels:  # told by another caller, beside those who ask; all of a moment's are told before the next one
-            self.told = self.teller.submit(self.client.feedback, labels)
+        if known:  # told by another caller, beside those who ask; all of a moment's are told before the next one
+            ids, values, at = ([row[name] for row in known] for name in ("flight_id", "late", "landed_at"))
+            self.told = self.teller.submit(self.client.feedback, ids, values, at=at)
         with self._part("predictions over HTTP"):
             if slot.departures:
                 ids = [row["flight_id"] for row in slot.departures]
                 rows = [{name: row[name] for name in REQUEST} for row in slot.departures]
                 answer = self.client.predict(ENDPOINT, rows, ids=ids)
-                self.acknowledged += len(answer["predictions"])
+                self.acknowledged += len(answer)
                 self.scored.update((name, slot.at) for name in ids)
         with self._part("labels over HTTP"):
             self.told.result()
-        self.requests += bool(slot.landed) + bool(slot.weather) + bool(labels) + bool(slot.departures)
+        self.requests += bool(slot.landed) + bool(slot.weather) + bool(known) + bool(slot.departures)
 
     def _ingest_before(self, moment: datetime) -> None:
         """Bring what has become known into the datasets, a little before the controller looks: on Mondays and on the first of a month."""

@@ -58,12 +58,16 @@ class Target(NamedTuple):
 
 
 class Inference(Passed):
-    """A decoded request. binary: says whether an output is wanted as raw bytes; None: none is."""
+    """A decoded request. binary: says whether an output is wanted as raw bytes; None: none is.
+
+    variants: whether the answer is to say who answered.
+    """
 
     rows: Rows
     id: str | None
     wanted: Sequence[str] = ()
     binary: Callable[[str], bool] | None = None
+    variants: bool = False
 
 
 class OipRoutes:
@@ -116,11 +120,13 @@ class OipRoutes:
             raise Invalid(f"{len(raw)} bytes follow the inference request's JSON; its inputs say that {place} do")
         wanted = [output.name for output in request.outputs or ()]
         check_outputs(endpoint, wanted)
-        ids, at = read_parameters(request.parameters or {})
-        return Inference(take(endpoint.schema, tensors, ids=ids, at=at), request.id, wanted, _binary_outputs(request))
+        told = request.parameters or {}
+        ids, at = read_parameters(told)
+        rows = take(endpoint.schema, tensors, ids=ids, at=at)
+        return Inference(rows, request.id, wanted, _binary_outputs(request), told.get("variants") is True)
 
     def answer(self, endpoint: Endpoint, inference: Inference, answered: Answered) -> Reply:
-        """Return the answer as tensors. The prediction ids are among the parameters."""
+        """Return the answer as tensors. The prediction ids are among the parameters; so is, where asked for, who answered."""
         count, one, binary = len(answered.ids), endpoint.sole(answered), inference.binary
         if one is not None and binary is None and inference.id is None and inference.rows.ids is None and not endpoint.labelled:
             return Reply(200, self._framed(endpoint, one, answered))
@@ -131,12 +137,18 @@ class OipRoutes:
                 outputs.append(ResponseOutput(name=name, shape=[count], datatype=datatype, parameters={"binary_data_size": len(raw[-1])}))
             else:
                 outputs.append(ResponseOutput(name=name, shape=[count], datatype=datatype, data=values))
+        parameters: dict[str, Any] = {"prediction_ids": answered.ids}
+        if inference.variants:
+            chosen = answered.chosen if one is None else [one.name]
+            parameters["variants"] = {name: endpoint.variants[name].config.version for name in dict.fromkeys(chosen)}
+            if one is None:
+                parameters["chosen"] = chosen
         body = encode(
             InferenceResponse(
                 model_name=endpoint.config.key,
                 model_version=str(one.version) if one is not None else None,
                 id=inference.id,
-                parameters={"prediction_ids": answered.ids},
+                parameters=parameters,
                 outputs=outputs,
             )
         )
