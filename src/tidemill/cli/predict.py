@@ -149,6 +149,25 @@ def stream(
     emit(done, as_json=as_json, text=lambda: _counted(done))
 
 
+@predict.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--endpoint", help="The endpoint whose label key the column 'key' holds.")
+@click.option("--url", help="Server to ask. Default: TIDEMILL_URL, else the one of the workspace.")
+@workspace_options
+@json_option
+def feedback(file: Path, endpoint: str | None, url: str | None, home: Path | None, project: str | None, as_json: bool) -> None:
+    """Tell what came true: FILE is CSV with the columns id or key, value, and at if known, or has a JSON object of these a line.
+
+    A label by key is that of the last prediction about the key that was made by then. The same file again changes nothing.
+    """
+    place = url or caller_environment().get("url") or f"workspace:{home or find_home()}"
+    with connect(place, project=project) as client:
+        kept = client.predictions.feedback_file(file, endpoint=endpoint)
+        pending = client.endpoints.journal(endpoint)["pending"] if endpoint is not None else 0
+    told = f"{kept:,} labels kept" + (f"; {pending:,} keys wait for their prediction" if pending else "")
+    emit({"accepted": kept, "pending": pending}, as_json=as_json, text=lambda: told)
+
+
 def _executor(executor: str | None, workers: int | None) -> str | None:
     if workers is None:
         return executor

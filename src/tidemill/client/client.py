@@ -96,9 +96,14 @@ class Client:
         """Score rows with an endpoint: a dict, a list of dicts, an array or a table. ids name the predictions."""
         return self.predictions.predict(endpoint, rows, ids=ids, at=at)
 
-    def feedback(self, ids: str | Sequence[str], values: Any, *, at: datetime | Sequence[datetime] | None = None) -> int:
-        """Tell what came true for predictions, a value an id; at: since when that is known. Return how many labels are kept."""
-        return self.predictions.feedback(ids, values, at=at)
+    def feedback(
+        self, ids: str | Sequence[str], values: Any, *, at: datetime | Sequence[datetime] | None = None, endpoint: str | None = None
+    ) -> int:
+        """Tell what came true for predictions, a value an id; at: since when that is known. Return how many labels are kept.
+
+        endpoint: in the place of ids stand values of its label key.
+        """
+        return self.predictions.feedback(ids, values, at=at, endpoint=endpoint)
 
     def push(self, source: str, rows: Sequence[Row]) -> Doc:
         """Send events of a source (a dataset's name) to every feature view over it."""

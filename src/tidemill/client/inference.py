@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tidemill.client.answers import Answer, Part, read_records, read_tensors
 from tidemill.client.call import Doc, checked, segment, send
 from tidemill.client.http import READ_S, HttpTransport
+from tidemill.client.label_files import pieces_of
 from tidemill.client.problems import behind
 from tidemill.client.tables import REQUEST_BYTES, Records, Row, Tensors, read_rows
 from tidemill.client.transport import IDEMPOTENCY_HEADER
 from tidemill.core.clock import utc
+from tidemill.core.codec import decode_any
 from tidemill.core.errors import Invalid, Unavailable
 from tidemill.core.ids import new_id, new_ids
 from tidemill.core.settings import caller_environment
@@ -90,10 +93,13 @@ class InferenceClient:
         ask = partial(self._ask, self._path(endpoint, table), table, named, moment, traced())
         return Answer([part for parts in self._each(table.total, table.at_once, ask) for part in parts])
 
-    def feedback(self, ids: str | Sequence[str], values: Any, *, at: datetime | Sequence[datetime] | None = None) -> int:
+    def feedback(
+        self, ids: str | Sequence[str], values: Any, *, at: datetime | Sequence[datetime] | None = None, endpoint: str | None = None
+    ) -> int:
         """Tell what came true for predictions, a value an id; return how many labels are kept. The same again changes nothing.
 
-        at: since when it is known, one moment for all or one each; now unless told. Raises Invalid.
+        at: since when it is known, one moment for all or one each; now unless told. endpoint: ids are values of its label key, and each
+        label is that of the last prediction about the key that was made by then. Raises Invalid.
         """
         if isinstance(ids, str):
             ids, values = [ids], [values]
@@ -101,16 +107,32 @@ class InferenceClient:
         moments = list(at) if isinstance(at, Sequence) else [at] * len(ids)
         if not len(ids) == len(told) == len(moments):
             raise Invalid(f"a label needs an id, a value and a moment, got {len(ids)} ids, {len(told)} values and {len(moments)} moments")
+        by = "id" if endpoint is None else "key"
         labels = [
-            {"id": name, "value": value} if moment is None else {"id": name, "value": value, "at": utc(moment)}
+            {by: name, "value": value} if moment is None else {by: name, "value": value, "at": utc(moment)}
             for name, value, moment in zip(ids, told, moments, strict=True)
         ]
         return sum(
             self._each(
                 len(labels), LABELS_AT_ONCE,
-                lambda begin, end: int(self._send("/feedback", {"labels": labels[begin:end]})["accepted"]),
+                lambda begin, end: int(self._send(self._feedback(endpoint), {"labels": labels[begin:end]})["accepted"]),
             )
         )  # fmt: skip
+
+    def feedback_file(self, path: Path, *, endpoint: str | None = None, watch: Callable[[int], None] = lambda _: None) -> int:
+        """Tell what came true by a file: CSV with id or key, value and at, or a JSON object of these a line. Return how many are kept.
+
+        It may be larger than memory; after a failure the same file can be sent again from its start. watch: told the count so far.
+        """
+        kept = 0
+        pieces, media = pieces_of(path)
+        with path.open("r", encoding="utf-8-sig", newline="") as file:
+            for piece in pieces(file, LABELS_AT_ONCE):
+                headers = {"Content-Type": media, IDEMPOTENCY_HEADER: new_id()}
+                answer = checked(self._transport.request("POST", self._feedback(endpoint), body=piece, headers=headers))
+                kept += int(decode_any(answer.body)["accepted"])
+                watch(kept)
+        return kept
 
     def push(self, source: str, rows: Sequence[Row]) -> Doc:
         """Send events of a source (a dataset's name) to every feature view over it; each takes the columns that it needs.
@@ -178,6 +200,9 @@ class InferenceClient:
             self._columns[endpoint] = tuple(column["name"] for column in self.describe(endpoint)["inputs"])
         return self._columns[endpoint]
 
+    def _feedback(self, endpoint: str | None) -> str:
+        return "/feedback" if endpoint is None else f"/feedback/{self._named(endpoint)}"
+
     def _path(self, endpoint: str, table: Records | Tensors) -> str:
         named = self._named(endpoint)
         return f"/predict/{named}" if isinstance(table, Records) else f"/v2/models/{named}/infer"
@@ -212,9 +237,11 @@ class AsyncInferenceClient:
         """Score rows, as `InferenceClient.predict` does."""
         return await self._call(partial(self._client.predict, endpoint, rows, ids=ids, at=at))
 
-    async def feedback(self, ids: str | Sequence[str], values: Any, *, at: datetime | Sequence[datetime] | None = None) -> int:
+    async def feedback(
+        self, ids: str | Sequence[str], values: Any, *, at: datetime | Sequence[datetime] | None = None, endpoint: str | None = None
+    ) -> int:
         """Tell what came true, as `InferenceClient.feedback` does."""
-        return await self._call(partial(self._client.feedback, ids, values, at=at))
+        return await self._call(partial(self._client.feedback, ids, values, at=at, endpoint=endpoint))
 
     async def push(self, source: str, rows: Sequence[Row]) -> Doc:
         """Send events of a source to every feature view over it."""

@@ -24,7 +24,7 @@ def look(ws: Workspace, rollout: Rollout) -> Comparison:
     now, key = ws.clock.now(), endpoint_key(ws.project, rollout.endpoint)
     window = Window(start=rollout.started_at, end=max(now, rollout.started_at + _INSTANT))
     predictions = read_predictions(ws.state, key, window, with_inputs=False, objects=ws.objects)
-    labels = read_labels(ws.state, window)  # in the order in which they came: that of the confidence sequence
+    labels = read_labels(ws.state, window, objects=ws.objects)  # in the order in which they came: that of the confidence sequence
     champion = _scores(predictions, rollout.champion.name, labels)
     challenger = _scores(predictions, rollout.challenger.name, labels)
     truths = _doubles(labels["value"])

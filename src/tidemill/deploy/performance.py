@@ -14,7 +14,7 @@ from tidemill.core.window import Window
 from tidemill.deploy.endpoints import read_endpoint
 from tidemill.govern.workspace import Workspace
 from tidemill.serving.config import endpoint_key
-from tidemill.serving.history import read_labels, read_predictions
+from tidemill.serving.history import count_pending, read_labels, read_predictions
 from tidemill.stats.arrays import OneClass
 from tidemill.stats.scores import auc, brier
 
@@ -52,10 +52,14 @@ class SpanPerformance(Value, frozen=True, kw_only=True):
 
 
 class JournalCount(Value, frozen=True, kw_only=True):
-    """How many answers of an endpoint are in the journal, each once, and how many of them have a label."""
+    """How many answers of an endpoint are in the journal, each once, and how many of them have a label.
+
+    pending: keys that labels have come for, and no prediction yet.
+    """
 
     predictions: int
     labelled: int
+    pending: int
 
 
 def read_performance(
@@ -73,7 +77,7 @@ def read_performance(
     window = Window(start=start or datetime.min.replace(tzinfo=UTC), end=end or ws.clock.now()) if start or end else None
     with duckdb.connect() as connection:
         connection.register("predictions", _predictions(ws, endpoint, window))
-        connection.register("labels", read_labels(ws.state).select(["id", "value"]))
+        connection.register("labels", read_labels(ws.state, objects=ws.objects).select(["id", "value"]))
         found = connection.execute(_SCORED, {"by": by, "zone": zone})
         names = [column[0] for column in found.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
@@ -85,10 +89,11 @@ def count_journal(ws: Workspace, endpoint: str) -> JournalCount:
     read_endpoint(ws, endpoint)
     with duckdb.connect() as connection:
         connection.register("predictions", _predictions(ws, endpoint, None).select(["id", "shadow"]))
-        connection.register("labels", read_labels(ws.state).select(["id", "value"]))
+        connection.register("labels", read_labels(ws.state, objects=ws.objects).select(["id", "value"]))
         query = "SELECT count(*), count(value) FROM predictions LEFT JOIN labels USING (id) WHERE NOT shadow"
         predictions, labelled = connection.execute(query).fetchone() or (0, 0)
-    return JournalCount(predictions=predictions, labelled=labelled)
+    pending = count_pending(ws.state, endpoint_key(ws.project, endpoint), objects=ws.objects)
+    return JournalCount(predictions=predictions, labelled=labelled, pending=pending)
 
 
 def _predictions(ws: Workspace, endpoint: str, window: Window | None) -> pa.Table:

@@ -81,6 +81,6 @@ def _release(events: Sequence[Event], version: int) -> tuple[Event, ...]:
 
 
 def _label(ws: Workspace, prediction_id: str) -> float | str | None:
-    labels = read_labels(ws.state)
+    labels = read_labels(ws.state, objects=ws.objects)
     mine = labels.filter(pc.equal(labels["id"], pa.scalar(prediction_id))).to_pylist()
     return (mine[0]["value"] if mine[0]["text"] is None else mine[0]["text"]) if mine else None

@@ -143,7 +143,7 @@ def _known_by(window: Window, spec: MonitorSpec) -> Window:
 def _sample(ws: Workspace, spec: MonitorSpec, predictions: pa.Table, columns: Sequence[str], known: Window) -> Sample:
     features = inputs(predictions)
     there = [name for name in columns if name in features.column_names]
-    labels = read_labels(ws.state, known)
+    labels = read_labels(ws.state, known, objects=ws.objects)
     places = pc.index_in(predictions.column("id"), labels.column("id").combine_chunks())
     values: Any = labels.column("value").combine_chunks()
     truths = np.asarray(values.take(places).fill_null(float("nan")), dtype=np.float64)

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,7 +18,7 @@ import pyarrow.parquet as pq
 from tidemill.core.clock import micros
 from tidemill.core.codec import unpack
 from tidemill.core.errors import Corrupt, NotFound
-from tidemill.core.values import Value
+from tidemill.core.values import Passed, Value
 from tidemill.core.window import Window
 from tidemill.serving.archive import File, compacted, opened
 from tidemill.serving.journal import (
@@ -85,41 +87,86 @@ def read_predictions(
     return once(whole(parts))
 
 
-def read_labels(state: Path, window: Window | None = None, *, history: bool = False) -> pa.Table:
+def read_labels(state: Path, window: Window | None = None, *, history: bool = False, objects: ObjectStore | None = None) -> pa.Table:
     """Return labels known in a window of event time: id, value, text, at, received_at, ordered by at.
 
-    Of one id the label that came last counts; the same value sent again is the first one. With history, corrected ones stay in.
-    value is float64 (true as 1), null for a label that is text; text is null for one that is a number.
+    A label by key is that of the last prediction about the key that was made by then, wherever its day lies; it waits for one, and is
+    left out, as long as there is none. Of one id the label that came last counts; the same value sent again is the first one. With
+    history, corrected ones stay in. value is float64 (true as 1), null for a label that is text; text is null for one that is a number.
     """
-    ids: list[str] = []
-    values: list[Any] = []
-    at: list[int] = []
-    received: list[int] = []
-    start = micros(window.start) if window is not None else None
-    for path in segments(labels_folder(state)):
-        for frame in frames(path.read_bytes(), lambda last: start is None or last >= start):
-            if (payload := frame.payload()) is not None:
-                record = unpack(payload, LabelRecord)
-                ids += record.ids
-                values += record.values
-                at += record.at
-                received += [record.received] * len(record.ids)
-    order = sorted(range(len(ids)), key=received.__getitem__)
-    if window is not None:
-        low, high = micros(window.start), micros(window.end)
-        order = [place for place in order if low <= at[place] < high]
-    kept = _latest(order, ids, values, history=history)
-    kept.sort(key=lambda place: (at[place], received[place]))
-    found = [values[place] for place in kept]
+    told = _told_labels(state, window)
+    ids = _resolved(state, told, objects)
+    order = [place for place in np.argsort(np.array(told.received, dtype=np.int64), kind="stable").tolist() if ids[place] is not None]
+    kept = _latest(order, ids, told.values, history=history)
+    kept.sort(key=lambda place: (told.at[place], told.received[place]))
+    found = [told.values[place] for place in kept]
     return pa.table(
         {
             "id": pa.array([ids[place] for place in kept], pa.string()),
             "value": pa.array([None if isinstance(value, str) else float(value) for value in found], pa.float64()),
             "text": pa.array([value if isinstance(value, str) else None for value in found], pa.string()),
-            "at": pa.array([at[place] for place in kept], MOMENT),
-            "received_at": pa.array([received[place] for place in kept], MOMENT),
+            "at": pa.array([told.at[place] for place in kept], MOMENT),
+            "received_at": pa.array([told.received[place] for place in kept], MOMENT),
         }
     )
+
+
+def count_pending(state: Path, endpoint: str, *, objects: ObjectStore | None = None) -> int:
+    """Return for how many keys of an endpoint labels have come, and no prediction that was made by then."""
+    told = _told_labels(state, None, endpoint=endpoint)
+    ids = _resolved(state, told, objects)
+    return len({key for key, found in zip(told.ids, ids, strict=True) if found is None})
+
+
+class _Told(Passed):
+    """Labels as they lie in the journal, in lists along each other. ids: keys where there is an endpoint."""
+
+    ids: list[str]
+    values: list[Any]
+    at: list[int]
+    received: list[int]
+    endpoints: list[str | None]
+
+
+def _told_labels(state: Path, window: Window | None, *, endpoint: str | None = None) -> _Told:
+    told = _Told([], [], [], [], [])
+    low, high = (micros(window.start), micros(window.end)) if window is not None else (None, None)
+    for path in segments(labels_folder(state)):
+        for frame in frames(path.read_bytes(), lambda last: low is None or last >= low):
+            if (payload := frame.payload()) is None:
+                continue
+            record = unpack(payload, LabelRecord)
+            if endpoint is not None and record.endpoint != endpoint:
+                continue
+            places = [place for place, at in enumerate(record.at) if low is None or high is None or low <= at < high]
+            told.ids += [record.ids[place] for place in places]
+            told.values += [record.values[place] for place in places]
+            told.at += [record.at[place] for place in places]
+            told.received += [record.received] * len(places)
+            told.endpoints += [record.endpoint] * len(places)
+    return told
+
+
+def _resolved(state: Path, told: _Told, objects: ObjectStore | None) -> list[str | None]:
+    """Return the id of the prediction that each label is about, None where there is none yet."""
+    ids: list[str | None] = list(told.ids)
+    for endpoint in {each for each in told.endpoints if each is not None}:
+        places = [place for place, each in enumerate(told.endpoints) if each == endpoint]
+        told_of = pa.table({"key": [told.ids[place] for place in places], "at": pa.array([told.at[place] for place in places], MOMENT)})
+        for place, found in zip(places, _made_by(state, endpoint, told_of, objects), strict=True):
+            ids[place] = found
+    return ids
+
+
+def _made_by(state: Path, endpoint: str, told: pa.Table, objects: ObjectStore | None) -> list[str | None]:
+    """Return the id of the last prediction about each key that was made by each moment."""
+    made = read_predictions(state, endpoint, with_inputs=False, objects=objects)
+    made = made.filter(pc.and_(pc.is_valid(made["key"]), pc.invert(made["shadow"]))).select(["key", "at", "id"])
+    with duckdb.connect() as connection:
+        connection.register("made", made)
+        connection.register("told", told.append_column("place", pa.array(range(told.num_rows), pa.int64())))
+        query = "SELECT made.id FROM told ASOF LEFT JOIN made ON told.key = made.key AND told.at >= made.at ORDER BY place"
+        return [found for (found,) in connection.execute(query).fetchall()]
 
 
 def count_failures(state: Path, endpoint: str, variant: str, window: Window | None = None) -> int:
@@ -193,9 +240,9 @@ def _holding(file: File, prediction_id: str, objects: ObjectStore | None) -> pa.
     return table.filter(pc.equal(table["id"], pa.scalar(prediction_id)))
 
 
-def _latest(order: list[int], ids: list[str], values: list[Any], *, history: bool) -> list[int]:
-    told: set[tuple[str, Any]] = set()
-    last: dict[str, int] = {}
+def _latest(order: list[int], ids: Sequence[str | None], values: list[Any], *, history: bool) -> list[int]:
+    told: set[tuple[str | None, Any]] = set()
+    last: dict[str | None, int] = {}
     kept: list[int] = []
     for place in order:
         key = (ids[place], values[place])

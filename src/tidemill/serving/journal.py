@@ -309,6 +309,14 @@ def failures_folder(state: Path, endpoint: str) -> Path:
     return state / "journal" / "failures" / endpoint.replace("/", "~")
 
 
+class LabelsJournal(JournalWriter):
+    """What one worker writes of labels."""
+
+    def __init__(self, state: Path, worker: str) -> None:
+        super().__init__(labels_folder(state), worker)
+        self.state = state
+
+
 def labels_folder(state: Path) -> Path:
     """Return the journal of labels."""
     return state / "journal" / "labels"

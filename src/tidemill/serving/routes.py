@@ -13,11 +13,11 @@ from tidemill.core.errors import Invalid, NotPermitted, TidemillError, Unavailab
 from tidemill.core.values import Value
 from tidemill.features.online import Pushed
 from tidemill.serving import labels
-from tidemill.serving.config import project_of
+from tidemill.serving.config import EndpointOptions, project_of
 from tidemill.serving.frames import encode_predictions, id_lines
 from tidemill.serving.http import Done, Reply, Request
 from tidemill.serving.invocations.routes import InvocationRoutes, call_of, speaks
-from tidemill.serving.journal import JournalWriter
+from tidemill.serving.journal import JournalWriter, LabelsJournal
 from tidemill.serving.kserve import routes as kserve
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.oip.routes import OipRoutes, Target, target_of
@@ -70,7 +70,7 @@ class Routes:
     """Answers every request of a worker. world is what it serves now, None when not even a first config could be loaded."""
 
     def __init__(
-        self, *, clock: Clock, metrics: Metrics, labels_journal: JournalWriter, shadow: Callable[[ShadowWork], None],
+        self, *, clock: Clock, metrics: Metrics, labels_journal: LabelsJournal, shadow: Callable[[ShadowWork], None],
         held: Held, turns: Turns, exposition: Callable[[bytes], tuple[bytes, str]],
         telemetry: Telemetry | None = None, slow_ms: int | None = None,
     ) -> None:  # fmt: skip
@@ -148,10 +148,10 @@ class Routes:
             return self._invoke(request)
         if path.startswith(b"/v1/models") or path == b"/":
             return "kserve", self._first_kserve(request)
-        if path == b"/feedback":
+        if path == b"/feedback" or path.startswith(b"/feedback/"):
             self._method(request, b"POST")
             self._admit(request, writes=True)
-            return "feedback", self._feedback(request)
+            return "feedback", self._feedback(request, _text(path[10:]) or None)
         if path.startswith(b"/push/"):
             self._method(request, b"POST")
             return "push", self._push(request, _text(path[6:]))
@@ -291,8 +291,17 @@ class Routes:
         if traced is not None:
             self._telemetry.end(traced, {}, failed=reply.status >= 500)
 
-    def _feedback(self, request: Request) -> Reply:
-        answer = labels.take_labels(request.body, self._labels, self._clock)
+    def _feedback(self, request: Request, endpoint: str | None) -> Reply:
+        world = self._served()
+
+        def options_of(name: str) -> EndpointOptions:
+            world.admit(request.headers, project=project_of(name), writes=True, now=self._now(world))
+            return world.options(name)
+
+        answer = labels.take_labels(
+            request.body, self._labels, self._clock, options_of=options_of,
+            media=_text(request.headers.get(b"content-type", b"")), endpoint=endpoint,
+        )  # fmt: skip
         self._metrics.labels.inc(answer.accepted)
         return Reply(200, encode(answer), wait_for=partial(self._held, self._labels))
 
@@ -383,7 +392,8 @@ def routes_served() -> Mapping[str, str]:
     """Return the routes with what they do: for the documentation and its check."""
     return {
         "POST /predict/{endpoint}": "Answer rows.",
-        "POST /feedback": "Take labels by prediction id.",
+        "POST /feedback": "Take labels by prediction id: JSON, a label a line (application/x-ndjson) or CSV (text/csv).",
+        "POST /feedback/{endpoint}": "The same, and labels by the endpoint's label key.",
         "POST /push/{source}": "Take events of a source into every feature view over it.",
         "GET /livez": "The process answers.",
         "GET /readyz": "A config is served, and at least one of its endpoints answers; it lists those that do not.",

@@ -40,7 +40,7 @@ from tidemill.serving.config import (
     write_state,
 )
 from tidemill.serving.http import HttpServer, Limits
-from tidemill.serving.journal import EndpointJournal, JournalWriter, labels_folder
+from tidemill.serving.journal import EndpointJournal, LabelsJournal
 from tidemill.serving.memory import Memory
 from tidemill.serving.metrics import Metrics, process_memory_bytes
 from tidemill.serving.models import Models, crumbs_folder
@@ -68,7 +68,7 @@ class Worker:
         self.metrics = Metrics(self.state / "run", index)
         self.telemetry = open_telemetry(settings.traces, self.metrics, ratio=settings.traces_ratio, instance=f"serve-{index}")
         self.journals: dict[str, EndpointJournal] = {}
-        self.labels_journal = JournalWriter(labels_folder(self.state), str(index))
+        self.labels_journal = LabelsJournal(self.state, str(index))
         self.online: OnlineStore | None = None
         cache = self.state / "cache" / "objects"
         models = Models(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tidemill.core.clock import Clock, elapsed
 from tidemill.core.errors import NotPermitted, TidemillError
 from tidemill.features.online import Columns, Pushed, ViewPlan, prepare
-from tidemill.serving.config import EndpointConfig, KeyHash, ServingConfig, endpoint_key
+from tidemill.serving.config import EndpointConfig, EndpointOptions, KeyHash, ServingConfig, endpoint_key
 from tidemill.serving.journal import EndpointJournal
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.models import Models
@@ -105,6 +105,13 @@ class World:
         if name not in self.endpoints and name not in self._away:
             raise EndpointNotFound(name[:200], self.names)
         return self._away.get(name) is None
+
+    def options(self, name: str) -> EndpointOptions:
+        """Return how an endpoint serves, in memory or not. Raises EndpointNotFound."""
+        found = next((endpoint.options for endpoint in self.config.endpoints if endpoint.key == name), None)
+        if found is None:
+            raise EndpointNotFound(name[:200], self.names)
+        return found
 
     def source(self, name: str) -> Source:
         """Return a source that is named as callers name it. Raises SourceNotFound."""
