@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import BigInteger, Column, Connection, Table, select
 
 from tidemill.automate import rules
+from tidemill.automate.journals import keep_journals
 from tidemill.automate.rules import Due, OnEvent, OnSchedule, RuleFired, RunPipeline, StartRollout
 from tidemill.automate.upkeep import ask_upkeep
 from tidemill.automate.worker import PIPELINE_JOB
@@ -24,16 +25,12 @@ from tidemill.core.errors import Invalid, TidemillError, Unavailable
 from tidemill.core.ids import ActorId
 from tidemill.core.process import StopSignal, follow_supervisor, on_stop, start_logging
 from tidemill.core.values import Value
-from tidemill.deploy.endpoints import list_endpoints
 from tidemill.deploy.evidence import look
 from tidemill.deploy.publish import followed, publish
 from tidemill.deploy.rollouts import Rollout, advance, list_rollouts, start_rollout
 from tidemill.govern.actors import CONTROLLER, PROJECTS, read_actor
 from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace, open_workspace
 from tidemill.monitor.service import next_window_end, run_due
-from tidemill.serving.archive import compact
-from tidemill.serving.config import endpoint_key
-from tidemill.serving.journal import endpoints_journaled
 
 LOG = logging.getLogger("tidemill.controller")
 IDLE_S = 0.2
@@ -89,7 +86,7 @@ def tick(ws: Workspace, *, stop: StopSignal | None = None) -> None:
         _publish(ws)
         if not ws.clock.simulated or not _wait_for_jobs(ws, cursor, stop):
             break
-    _compact_journals(ws)
+    keep_journals(ws)
     _ask_upkeep(ws, since, now)
     upcoming = next_due(ws, now)
     with ws.catalog.transaction() as tx:
@@ -171,25 +168,6 @@ def _judge(ws: Workspace, now: datetime) -> None:
             after, decision = advance(ws, rollout, lambda seen: look(ws, seen))
             LOG.info("rollout %s of %s: %s, %s (%s)", after.id, after.challenger.name, decision.action, decision.reason, after.state)
             _publish(ws)
-
-
-def _compact_journals(ws: Workspace) -> None:
-    """Turn what workers have finished writing into Parquet, many files into few, old days into objects.
-
-    Trouble with it (a full disk, a bucket out of reach) keeps nothing else from being done.
-    """
-    today = ws.clock.now().date()
-    archive_before = today - timedelta(days=ws.settings.journal_local_days)
-    known = {endpoint_key(ws.project, endpoint.name) for endpoint in list_endpoints(ws)}
-    for endpoint in known.intersection(endpoints_journaled(ws.state)):
-        try:
-            report = compact(ws.state, endpoint, objects=ws.objects, closed_before=today - timedelta(days=1), archive_before=archive_before)
-        except (TidemillError, OSError) as error:
-            LOG.warning("journal of endpoint %s was not compacted: %s", endpoint, error)
-            continue
-        if report.segments or report.merged or report.archived:
-            told = "journal of endpoint %s: %d segments compacted (%d rows), %d files merged, %d moved to the object store"
-            LOG.info(told, endpoint, report.segments, report.rows, report.merged, report.archived)
 
 
 def _ask_upkeep(ws: Workspace, since: datetime | None, now: datetime) -> None:

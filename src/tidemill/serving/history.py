@@ -118,6 +118,24 @@ def count_pending(state: Path, endpoint: str, *, objects: ObjectStore | None = N
     return len({key for key, found in zip(told.ids, ids, strict=True) if found is None})
 
 
+def labels_about(
+    state: Path, endpoint: str, ids: set[str], *, before: int, objects: ObjectStore | None
+) -> list[tuple[str, int | None]]:  # fmt: skip
+    """Return the labels, corrected ones too, of predictions by their ids: (id, None), or (key, at) where they came by key.
+
+    Labels by key that are older than before (microseconds) and still wait are among them: all that they could be about has gone.
+    """
+    told = _told_labels(state, None)
+    resolved = _resolved(state, told, objects)
+    found: list[tuple[str, int | None]] = []
+    for name, at, of, unit in zip(told.ids, told.at, told.endpoints, resolved, strict=True):
+        if of is None and name in ids:
+            found.append((name, None))
+        elif of == endpoint and (unit in ids or (unit is None and at < before)):
+            found.append((name, at))
+    return found
+
+
 class _Told(Passed):
     """Labels as they lie in the journal, in lists along each other. ids: keys where there is an endpoint."""
 

@@ -135,8 +135,7 @@ class JournalWriter:
 
     def gather(self, record: PredictionRecord | FailureRecord | LabelRecord, *, at: int) -> None:
         """Keep one record for the next `flush`, which writes all that was gathered at once: a write costs more than a record."""
-        payload = pack(record)
-        self._gathered.append(_FRAME.pack(len(payload), checksum(at, payload), at) + payload)
+        self._gathered.append(framed(record, at))
         if at > self._gathered_at:
             self._gathered_at = at
 
@@ -248,6 +247,12 @@ class Frame:
         """Return the packed record, None when it is torn or damaged."""
         payload = self._data[self._start : self._end]
         return payload if checksum(self.at, payload) == self._checksum else None
+
+
+def framed(record: PredictionRecord | FailureRecord | LabelRecord, at: int) -> bytes:
+    """Return a record as it lies in a segment."""
+    payload = pack(record)
+    return _FRAME.pack(len(payload), checksum(at, payload), at) + payload
 
 
 def checksum(at: int, payload: bytes) -> int:
