@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.serving.plant import Caller, Plant, landed_view, row
-from tidemill.serving.routes import routes_served
+from tidemill.serving.openapi import ROUTES
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def test_a_body_that_is_too_large_is_refused(caller: Caller, path: str) -> None:
 
 
 def test_every_route_refuses_other_methods_and_names_its_own(caller: Caller) -> None:
-    for route in routes_served():
+    for route in ROUTES:
         method, _, path = route.partition(" ")
         path = path.replace("{endpoint}", "delay").replace("{source}", "flights")
         answer = caller.call("DELETE", path)

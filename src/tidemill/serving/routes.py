@@ -1,7 +1,8 @@
 """The routes of a worker: which path is answered by what. Tidemill's own are here, other protocols' in folders of their own."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from math import inf
@@ -10,8 +11,6 @@ from typing import Any, Protocol
 from tidemill.core.clock import Clock, elapsed
 from tidemill.core.codec import decode, encode
 from tidemill.core.errors import Invalid, NotPermitted, TidemillError, Unavailable
-from tidemill.core.values import Value
-from tidemill.features.online import Pushed
 from tidemill.serving import labels
 from tidemill.serving.config import EndpointOptions, project_of
 from tidemill.serving.frames import encode_predictions, id_lines
@@ -21,12 +20,14 @@ from tidemill.serving.journal import JournalWriter, LabelsJournal
 from tidemill.serving.kserve import routes as kserve
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.oip.routes import OipRoutes, Target, target_of
+from tidemill.serving.openapi import document
 from tidemill.serving.predict import Answered, Ask, Endpoint, ShadowWork
 from tidemill.serving.problems import EndpointAbsent, MethodRefused, RouteNotFound, problem_reply, status_of, unexpected
 from tidemill.serving.rows import Rows
 from tidemill.serving.telemetry import Telemetry, Traced
 from tidemill.serving.trace import trace_id_of
 from tidemill.serving.turns import Turns
+from tidemill.serving.wire import PushAnswer, PushRequest, Ready
 from tidemill.serving.world import World
 
 LOG = logging.getLogger(__name__)
@@ -38,26 +39,6 @@ _ASKED = {
     "kserve": "/v1/models/{endpoint}:predict",
 }  # fmt: skip
 _PROBES = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready"})
-
-
-class PushRequest(Value, frozen=True, kw_only=True):
-    """Events of a source, one object of columns each."""
-
-    rows: list[dict[str, Any]]
-
-
-class PushAnswer(Value, frozen=True, kw_only=True):
-    """What each view over the source made of the rows, by the view and its version: `landed@2`."""
-
-    views: dict[str, Pushed]
-
-
-class Ready(Value, frozen=True, kw_only=True, omit_defaults=True):
-    """Answer of the probes. not_ready: the endpoints that cannot answer, though the worker does for others."""
-
-    ready: bool
-    generation: int
-    not_ready: tuple[str, ...] = ()
 
 
 class Held(Protocol):
@@ -163,6 +144,9 @@ class Routes:
             self._admit(request, writes=False)
             text, media = self._exposition(request.headers.get(b"accept", b""))
             return "metrics", Reply(200, text, media=media.encode())
+        if path == b"/openapi.json":
+            self._method(request, b"GET")
+            return "openapi", self._describe(request)
         raise RouteNotFound(_text(path)[:200])
 
     def _predict(self, request: Request, name: str) -> Reply:
@@ -321,6 +305,17 @@ class Routes:
             self._metrics.pushed.labels(view).inc(pushed.stored)
         return Reply(200, encode(answer))
 
+    def _describe(self, request: Request) -> Reply:
+        """Answer with the OpenAPI document, in which rows of those endpoints are described that the caller may ask."""
+        world = self._served()
+        self._admit(request, writes=False)
+        shown: dict[str, Any] = {}
+        for key, endpoint in sorted(world.endpoints.items()):
+            with suppress(NotPermitted):
+                self._pass(request, world, key)
+                shown[key] = endpoint.schema.request
+        return Reply(200, encode(document(shown)))
+
     def _probe(self, request: Request, *, ready: bool) -> Reply:
         world = self.world
         if world is None:
@@ -386,32 +381,3 @@ def _until(request: Request) -> float:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
-
-
-def routes_served() -> Mapping[str, str]:
-    """Return the routes with what they do: for the documentation and its check."""
-    return {
-        "POST /predict/{endpoint}": "Answer rows.",
-        "POST /feedback": "Take labels by prediction id: JSON, a label a line (application/x-ndjson) or CSV (text/csv).",
-        "POST /feedback/{endpoint}": "The same, and labels by the endpoint's label key.",
-        "POST /push/{source}": "Take events of a source into every feature view over it.",
-        "GET /livez": "The process answers.",
-        "GET /readyz": "A config is served, and at least one of its endpoints answers; it lists those that do not.",
-        "GET /metrics": "Counters of all workers, for Prometheus.",
-        "GET /v2": "Open Inference Protocol: the server.",
-        "GET /v2/health/live": "Open Inference Protocol: the process answers.",
-        "GET /v2/health/ready": "Open Inference Protocol: as /readyz.",
-        "GET /v2/models/{endpoint}": "Open Inference Protocol: what it takes and gives.",
-        "GET /v2/models/{endpoint}/ready": "Open Inference Protocol: it answers, be it after it has been loaded.",
-        "POST /v2/models/{endpoint}/infer": "Open Inference Protocol: answer tensors.",
-        "POST /invocations": "MLflow and SageMaker: answer rows of the only endpoint.",
-        "POST /endpoints/{endpoint}/invocations": "MLflow and SageMaker: answer rows.",
-        "GET /ping": "MLflow and SageMaker: there is an endpoint that answers.",
-        "GET /health": "MLflow: the same.",
-        "GET /version": "MLflow: the version of Tidemill.",
-        "GET /endpoints/{endpoint}/ping": "MLflow and SageMaker: it is loaded; so do health and version.",
-        "GET /": "KServe v1: the process answers.",
-        "GET /v1/models": "KServe v1: the names of the endpoints.",
-        "GET /v1/models/{endpoint}": "KServe v1: it is loaded.",
-        "POST /v1/models/{endpoint}:predict": "KServe v1: answer instances.",
-    }

@@ -90,7 +90,7 @@ class RowSchema:
             lambda namespace: namespace.update({"__module__": __name__, "__annotations__": annotations, **defaults}),
         )  # fmt: skip
         request = {"rows": list[row], "ids": list[PredictionId] | None, "at": datetime | None}  # type: ignore[valid-type]  # made above
-        self._request = new_class(
+        self.request = new_class(
             "PredictRequest", (Value,), {"frozen": True, "kw_only": True},
             lambda namespace: namespace.update({"__module__": __name__, "__annotations__": request, "ids": None, "at": None}),
         )  # fmt: skip
@@ -100,7 +100,7 @@ class RowSchema:
     def decode(self, body: bytes) -> Rows:
         """Read a request. Raises Invalid when it is none, RowsRefused naming rows and columns."""
         try:
-            request: Any = decode(body, self._request, what="request")
+            request: Any = decode(body, self.request, what="request")
         except Invalid:
             self._explain(body)
             raise
