@@ -6,11 +6,13 @@ from typing import Any
 import click
 
 from tidemill.cli.show import emit, json_option, opened, table, workspace_options
-from tidemill.core.codec import decode
+from tidemill.core.codec import decode, encode_text
 from tidemill.deploy import endpoints, rollouts
 from tidemill.deploy.endpoints import Endpoint, Route
 from tidemill.deploy.plans import POLICIES, RolloutPlan
 from tidemill.serving.config import EndpointOptions
+from tidemill.serving.dashboard import dashboard as grafana
+from tidemill.serving.openapi import document
 
 
 @click.group()
@@ -170,6 +172,20 @@ def rollouts_(name: str | None, limit: int, home: Path | None, project: str | No
         for r in found
     ]
     emit(found, as_json=as_json, text=lambda: table(columns, rows))
+
+
+@endpoint.command()
+@json_option
+def dashboard(as_json: bool) -> None:
+    """Print a Grafana dashboard of the serving workers, to be imported there; its data source is the Prometheus that scrapes them."""
+    emit(grafana(), as_json=as_json, text=lambda: encode_text(grafana(), indent=2))
+
+
+@endpoint.command()
+@json_option
+def openapi(as_json: bool) -> None:
+    """Print the OpenAPI document of the serving workers. Theirs, at GET /openapi.json, describes the rows of each endpoint as well."""
+    emit(document({}), as_json=as_json, text=lambda: encode_text(document({}), indent=2))
 
 
 def _head(found: Endpoint) -> str:
