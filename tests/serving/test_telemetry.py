@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,15 +34,18 @@ def traceparent(number: int, *, sampled: bool = True) -> tuple[str, str]:
 
 
 class Held:
-    """An exporter that keeps or refuses what it is given."""
+    """An exporter that keeps or refuses what it is given, once it is released."""
 
     def __init__(self) -> None:
         self.spans: list = []
         self.fails = False
+        self.release = threading.Event()
+        self.release.set()
 
     def export(self, spans):
         from opentelemetry.sdk.trace.export import SpanExportResult
 
+        self.release.wait(20)
         if self.fails:
             return SpanExportResult.FAILURE
         self.spans += spans
@@ -176,22 +180,25 @@ def test_a_receiver_that_hangs_delays_nobody(caller: Caller, collector: Collecto
 def test_beyond_the_limit_requests_are_not_traced_and_what_is_refused_is_counted(tmp_path: Path) -> None:
     metrics, exporter = Metrics(tmp_path, 0), Held()
     exporter.fails = True
+    exporter.release.clear()  # the first batch hangs
     telemetry = Telemetry(exporter, metrics, ratio=1.0, instance="serve-0")
-    telemetry._sent.export = lambda spans: None  # nothing gets through for now, and nothing comes back
-    made = 0
-    while (traced := telemetry.begin("POST", {}, elapsed(), {})) is not None:
-        telemetry.end(traced, {}, failed=False)
-        made += 1
-        assert made <= WAITING_SPANS
-    assert made == WAITING_SPANS
-    assert metrics.spans.of("dropped").count == 1
-    del telemetry._sent.export
-    telemetry._sent.export([1, 2, 3])
-    assert metrics.spans.of("failed").count == 3
-    exporter.fails = False
-    telemetry._sent.export([1, 2])
-    assert metrics.spans.of("exported").count == 2
-    telemetry.close(5)
+    try:
+        made = 0
+        while (traced := telemetry.begin("POST", {}, elapsed(), {})) is not None:
+            telemetry.end(traced, {}, failed=False)
+            made += 1
+            assert made <= WAITING_SPANS
+        assert (made, metrics.spans.of("dropped").count) == (WAITING_SPANS, 1)
+        exporter.release.set()
+        assert wait_until(lambda: metrics.spans.of("failed").count == WAITING_SPANS, timeout_s=20)
+        exporter.fails = False
+        again = telemetry.begin("POST", {}, elapsed(), {})
+        assert again is not None
+        telemetry.end(again, {}, failed=False)
+    finally:
+        exporter.release.set()
+        telemetry.close(10)
+    assert metrics.spans.of("exported").count == 1
 
 
 def test_of_own_requests_a_share_is_traced_with_their_features(tmp_path: Path) -> None:
