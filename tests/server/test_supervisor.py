@@ -23,11 +23,13 @@ import pytest
 from tests import world
 from tests.services import free_port
 from tidemill.core.clock import wait_until
+from tidemill.core.settings import STATE_NAME
 from tidemill.deploy.endpoints import create_endpoint
 from tidemill.deploy.plans import blue_green_plan
 from tidemill.deploy.rollouts import start_rollout
 from tidemill.govern.workspace import init_workspace, open_workspace
 from tidemill.server.supervisor import Running, read_running
+from tidemill.serving.config import read_states
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +52,11 @@ class Up:
         found = read_running(self.home)
         assert found is not None
         return found
+
+    @property
+    def workers(self) -> dict[int, int]:
+        """The process of each serving worker."""
+        return {index: state.pid for index, state in read_states(self.home / STATE_NAME).items()}
 
     def family(self) -> list[psutil.Process]:
         """All processes below the supervisor."""
@@ -129,11 +136,12 @@ def test_predictions_over_grpc_come_from_whichever_worker_lives(tmp_path: Path) 
         status = [sys.executable, "-m", "tidemill", "status", "--home", str(up.home)]
         assert f"over gRPC at {address}" in subprocess.run(status, capture_output=True, text=True, check=True).stdout
         assert json.loads(call(up.control, "GET", "/api/v1/status")[1])["grpc_address"] == address
-        for name in ("serve-0", "serve-1"):
+        for index in (0, 1):
             assert ready_over_grpc(address)
-            killed = up.kill(name)
+            killed = up.workers[index]
+            os.kill(killed, signal.SIGKILL)
             assert ready_over_grpc(address)
-            assert up.back(name, killed), up.logs()
+            assert wait_until(lambda index=index, killed=killed: up.workers.get(index, killed) != killed, timeout_s=20), up.logs()
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(20) == 0
     finally:
@@ -196,7 +204,7 @@ def test_a_second_one_on_the_same_home_is_refused(up: Up) -> None:
 def test_it_ends_cleanly_when_it_is_told_to_and_leaves_no_process(tmp_path: Path) -> None:
     up = Up(workspace(tmp_path / "home"), "--serve-workers", "2")
     try:
-        assert {"serve-0", "serve-1"} <= set(up.running.children)
+        assert set(up.workers) == {0, 1}
         family = up.family()
         assert predict(up)[0] == 200
         up.process.send_signal(signal.SIGTERM)

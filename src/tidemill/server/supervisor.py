@@ -145,10 +145,12 @@ class Supervisor:
             | as_environment(self.loaded)
             | ports
         )
-        workers = range(self.settings.serve_workers)
         self._add("control", "tidemill.server.process", "--prepare", "--fd", str(control.fileno()), fd=control)
-        for index in workers:
-            self._add(f"serve-{index}", "tidemill.serving.worker", "--index", str(index), "--fd", str(serve.fileno()), fd=serve)
+        workers, fd = str(self.settings.serve_workers), str(serve.fileno())
+        if self.settings.serve_workers == 1:
+            self._add("serve-0", "tidemill.serving.worker", "--index", "0", "--fd", fd, fd=serve)
+        else:  # several share what they can
+            self._add("serve-nursery", "tidemill.serving.nursery", "--workers", workers, "--fd", fd, fd=serve)
         self._add("controller", "tidemill.automate.controller")
         for index in range(self.settings.job_workers):
             self._add(f"worker-{index}", "tidemill.automate.worker", "--index", str(index))

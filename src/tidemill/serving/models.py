@@ -6,7 +6,7 @@ What is loaded once serves every endpoint and every config that names it, and go
 import ctypes
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tidemill.core.ids import Digest
 from tidemill.core.signature import ModelSpec
 from tidemill.serving.config import VariantConfig
 from tidemill.serving.metrics import process_memory_bytes
-from tidemill.serving.runtimes.runtime import ModelFailed, Runtime, apart, load_runtime, read_spec
+from tidemill.serving.runtimes.runtime import ModelFailed, Runtime, apart, goes_through_fork, load_runtime, read_spec
 from tidemill.store.objects import ObjectStore
 from tidemill.store.trees import checkout
 
@@ -66,13 +66,16 @@ class Models:
 
     def __init__(
         self, store: Callable[[], ObjectStore], folder: Path, *, trusted: Sequence[str], deadline_s: float, crumbs: Path,
-        weigh: bool = False,
+        weigh: bool = False, known: Mapping[str, LoadedModel] | None = None,
     ) -> None:  # fmt: skip
-        """crumbs: the folder that remembers which loads had no end. weigh: whether somebody goes by what models take of memory."""
+        """crumbs: the folder that remembers which loads had no end. weigh: whether somebody goes by what models take of memory.
+
+        known: models that are in memory already, by bundle.
+        """
         self._store, self._folder, self._trusted, self._deadline_s = store, folder, tuple(trusted), deadline_s
         self._crumbs, self._weigh = crumbs, weigh
         self._lock = threading.Lock()
-        self._loaded: WeakValueDictionary[str, LoadedModel] = WeakValueDictionary()
+        self._loaded: WeakValueDictionary[str, LoadedModel] = WeakValueDictionary(known or {})
         self._sizes: dict[str, int] = {}
         self._met: set[str] = set()
         self._fetched: set[str] = set()
@@ -99,6 +102,21 @@ class Models:
                 raise LoadFailed(model, f"{type(error).__name__}: {error}; look at it with: tidemill model show {model}") from error
             self._sizes[variant.bundle] = found.size_bytes
         return LoadedVariant(variant, found)
+
+    def load_forkable(self, variant: VariantConfig, *, fetch: bool) -> LoadedModel | None:
+        """Return the model of a variant if it goes through a fork, None if not, or if it is not here and not to be fetched.
+
+        Raises LoadFailed.
+        """
+        folder = self._folder / variant.bundle
+        try:
+            if fetch and not folder.is_dir():
+                self._fetch(variant.bundle)
+            if not folder.is_dir() or not goes_through_fork(read_spec(folder)):
+                return None
+        except (TidemillError, OSError) as error:
+            raise LoadFailed(f"{variant.model}@{variant.version}", str(error)) from error
+        return self.load(variant).model
 
     def _bring(self, bundle: Digest, model: str) -> LoadedModel:
         if not (self._folder / bundle).is_dir():

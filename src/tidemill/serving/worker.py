@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from tidemill.serving.http import HttpServer, Limits
 from tidemill.serving.journal import EndpointJournal, LabelsJournal
 from tidemill.serving.memory import Memory
 from tidemill.serving.metrics import Metrics, process_memory_bytes
-from tidemill.serving.models import Models, crumbs_folder
+from tidemill.serving.models import LoadedModel, Models, crumbs_folder
 from tidemill.serving.routes import Routes
 from tidemill.serving.telemetry import open_telemetry
 from tidemill.serving.turns import Turns
@@ -62,23 +62,17 @@ GRPC = "tidemill.serving.grpc.server:open_server"  # loaded by workers that were
 class Worker:
     """The parts of one worker and how they come and go."""
 
-    def __init__(self, home: Path, settings: Settings, *, index: int) -> None:
+    def __init__(self, home: Path, settings: Settings, *, index: int, shared: dict[str, LoadedModel] | None = None) -> None:
+        """shared: models that are in memory already, by bundle; the worker takes them out of there."""
         self.state, self.settings, self.index = home / STATE_NAME, settings, index
+        self.shared = shared if shared is not None else {}
         self.clock = open_clock(settings.clock, base=self.state)
         self.metrics = Metrics(self.state / "run", index)
         self.telemetry = open_telemetry(settings.traces, self.metrics, ratio=settings.traces_ratio, instance=f"serve-{index}")
         self.journals: dict[str, EndpointJournal] = {}
         self.labels_journal = LabelsJournal(self.state, str(index))
         self.online: OnlineStore | None = None
-        cache = self.state / "cache" / "objects"
-        models = Models(
-            lambda: open_store(settings.objects, cache=cache, base=self.state),
-            self.state / "serving" / "bundles",
-            trusted=settings.trusted_runtimes,
-            deadline_s=settings.model_deadline_s,
-            crumbs=crumbs_folder(self.state) / str(index),
-            weigh=settings.serve_memory_mb is not None,
-        )
+        models = open_models(self.state, settings, crumbs=crumbs_folder(self.state) / str(index), known=self.shared)
         self.builder = Builder(
             models, clock=self.clock, metrics=self.metrics, online=self._open_online, journal=self._journal,
             together_s=settings.together_ms / 1e3, traced=self.telemetry is not None,
@@ -121,6 +115,7 @@ class Worker:
         await self._adopt()
         if self.routes.world is None:
             await self._fall_back()
+        self.shared.clear()  # what is served holds them, as long as it is
         self._keep_good()
         grpc = self._open_grpc(listener.getsockname()[0], shadow=shadows.submit, held=commit, turns=self.turns, telemetry=self.telemetry)
         if grpc is not None:
@@ -158,7 +153,9 @@ class Worker:
                 close()
         if self.online is not None:
             self.online.close()
-        (self.state / "run" / f"serve-{self.index}.json").unlink(missing_ok=True)
+        state = read_states(self.state).get(self.index)
+        if state is not None and state.pid == os.getpid():  # else the next one is there already
+            (self.state / "run" / f"serve-{self.index}.json").unlink(missing_ok=True)
         LOG.info("serving worker %s has ended", self.index)
 
     async def _watch(self) -> None:
@@ -308,6 +305,37 @@ def _listen(fd: int | None, host: str, port: int) -> socket.socket:
     return listener
 
 
+def open_models(state: Path, settings: Settings, *, crumbs: Path, known: Mapping[str, LoadedModel] | None = None) -> Models:
+    """Return the models of a workspace. known: those that are in memory already, by bundle."""
+    return Models(
+        lambda: open_store(settings.objects, cache=state / "cache" / "objects", base=state),
+        state / "serving" / "bundles",
+        trusted=settings.trusted_runtimes,
+        deadline_s=settings.model_deadline_s,
+        crumbs=crumbs,
+        weigh=settings.serve_memory_mb is not None,
+        known=known or {},
+    )
+
+
+def work(home: Path, settings: Settings, *, index: int, fd: int, shared: dict[str, LoadedModel]) -> int:
+    """Be a worker that a nursery has forked, on the socket that it holds, until SIGTERM; return its exit code."""
+    follow_supervisor()
+    try:
+        _run(Worker(home, settings, index=index, shared=shared), _listen(os.dup(fd), "", 0))
+    except (TidemillError, OSError) as error:
+        sys.stderr.write(f"serving worker {index}: {error}\n")
+        return 1
+    return 0
+
+
+def _run(made: Worker, listener: socket.socket) -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(made.run(listener))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until SIGTERM; return its exit code."""
     parser = argparse.ArgumentParser(prog="tidemill.serving.worker")
@@ -324,13 +352,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.supervised:
             follow_supervisor()
         listener = _listen(options.fd, options.host or settings.host, settings.serve_port if options.port is None else options.port)
-        import uvloop
-
-        async def serve() -> None:
-            await Worker(options.home.resolve(), settings, index=options.index).run(listener)
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve())
+        _run(Worker(options.home.resolve(), settings, index=options.index), listener)
     except (TidemillError, OSError) as error:
         sys.stderr.write(f"serving worker {options.index}: {error}\n")
         return 1

@@ -33,6 +33,8 @@ RUNTIMES = {
 }
 # What runs code of a bundle, in a process of its own a bundle: it may crash, hang and leak, and nobody else is harmed.
 ISOLATED = frozenset({"mlflow", "python", "torch"})
+# Libraries whose models, run by one thread, hold neither threads nor locks of their own.
+FORKABLE = frozenset({"lightgbm", "onnx"})
 # Whoever wrote the code was given the rows of one request, and may have made use of it.
 LOOKS_AROUND = frozenset({"mlflow", "python"})
 _ISOLATION = "tidemill.serving.runtimes.isolated:load_isolated"
@@ -106,6 +108,11 @@ def check_runtime(spec: ModelSpec, trusted: Sequence[str]) -> None:
 
 def _kinds(spec: ModelSpec) -> tuple[str, ...]:
     return tuple(step.runtime for step in spec.steps) or (spec.runtime,)
+
+
+def goes_through_fork(spec: ModelSpec) -> bool:
+    """Return whether a model that was loaded before a fork can be run after it."""
+    return FORKABLE.issuperset(_kinds(spec))
 
 
 def looks_around(spec: ModelSpec) -> bool:
