@@ -1,6 +1,7 @@
 """`tidemill predict`: rows of the command line through the data plane, whole tables in batch jobs, streams."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from tidemill.core.codec import decode_any
 from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.process import StopSignal, on_stop
 from tidemill.core.settings import caller_environment, find_home
+from tidemill.deploy.journal_log import read_log
 from tidemill.serving.batch.job import BATCH_ROWS, BatchRequest, BatchResult, score_batch
 from tidemill.serving.streams.scoring import StreamCounts, StreamRequest, score_stream
+
+_MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M")
 
 
 class _Predict(click.Group):
@@ -166,6 +170,29 @@ def feedback(file: Path, endpoint: str | None, url: str | None, home: Path | Non
         pending = client.endpoints.journal(endpoint)["pending"] if endpoint is not None else 0
     told = f"{kept:,} labels kept" + (f"; {pending:,} keys wait for their prediction" if pending else "")
     emit({"accepted": kept, "pending": pending}, as_json=as_json, text=lambda: told)
+
+
+@predict.command()
+@click.argument("endpoint")
+@click.option("--since", type=click.DateTime(_MOMENTS), help="From when on, UTC unless it names a zone.")
+@click.option("--until", type=click.DateTime(_MOMENTS), help="Until before when.")
+@click.option("--sql", help="A SELECT of DuckDB over the tables predictions (of that span) and labels.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Rows shown.")
+@workspace_options
+@json_option
+def log(
+    endpoint: str, since: datetime | None, until: datetime | None, sql: str | None, limit: int, home: Path | None, project: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Show what ENDPOINT predicted, newest first, with what came true: from the journal, wherever its days lie."""
+    found = read_log(opened(home, project), endpoint, since=_utc(since), until=_utc(until), sql=sql, limit=limit)
+    told = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    more = f"\nand more: --limit {limit * 10} shows them" if found.more else ""
+    emit({"rows": told, "more": found.more}, as_json=as_json, text=lambda: table(found.columns, found.rows) + more)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def _executor(executor: str | None, workers: int | None) -> str | None:
