@@ -102,22 +102,12 @@ class Nursery:
         each.started_s, each.ready = elapsed(), False
         log = self.state / "logs" / f"serve-{each.index}.log"
         if not each.forked:
-            command = [
-                sys.executable,
-                "-m",
-                "tidemill.serving.worker",
-                "--home",
-                str(self.home),
-                "--supervised",
-                "--index",
-                str(each.index),
-            ]
+            options = ["--home", str(self.home), "--index", str(each.index), "--fd", str(self.fd), "--supervised"]
+            command = [sys.executable, "-m", "tidemill.serving.worker", *options]
             with log.open("ab") as file:
-                process = subprocess.Popen(
-                    [*command, "--fd", str(self.fd)], stdin=self.watched, stdout=file, stderr=file, pass_fds=(self.fd,),
-                    start_new_session=True,
-                )  # fmt: skip
-            each.pid = process.pid
+                each.pid = subprocess.Popen(
+                    command, stdin=self.watched, stdout=file, stderr=file, pass_fds=(self.fd,), start_new_session=True
+                ).pid  # fmt: skip
             return
         try:
             self.load()
