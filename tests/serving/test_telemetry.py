@@ -11,6 +11,7 @@ import pytest
 
 from tests.server.mlflow.conftest import control_plane
 from tests.serving.collector import Collector, collecting, told
+from tests.serving.grpc.lines import line, rows
 from tests.serving.plant import Caller, Plant, row
 from tidemill.core.clock import elapsed, wait_until
 from tidemill.core.errors import Invalid
@@ -65,7 +66,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Plant:
-    return Plant(tmp_path_factory.mktemp("home"), traces=f"otlp {collector.url}", traces_ratio=0.0, together_ms=1000)
+    return Plant(tmp_path_factory.mktemp("home"), traces=f"otlp {collector.url}", traces_ratio=0.0, together_ms=1000, grpc_port=0)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,15 @@ def test_what_is_not_sampled_is_not_traced_and_refusals_are(caller: Caller, coll
     (span,) = [span for span in collector.spans if span.trace_id.hex() == refused]
     assert told(span)["http.response.status_code"] == 422
     assert unsampled not in {span.trace_id.hex() for span in collector.spans}
+
+
+def test_calls_over_grpc_are_traced_likewise(plant: Plant, caller: Caller, collector: Collector) -> None:
+    trace, header = traceparent(0xE1)
+    with line(plant) as asked:
+        asked.infer(rows([1.0], [1]), metadata=(("traceparent", header),))
+    collector.wait(1, named="inference.GRPCInferenceService/ModelInfer")
+    names = {span.name for span in collector.spans if span.trace_id.hex() == trace}
+    assert names == {"inference.GRPCInferenceService/ModelInfer", "model example", "journal"}
 
 
 def test_requests_that_are_scored_together_name_each_other(caller: Caller, collector: Collector) -> None:
