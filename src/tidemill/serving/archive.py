@@ -33,7 +33,7 @@ from tidemill.store.objects import ObjectStore
 
 LEDGER = "ledger.json"
 MERGED = "merged-"
-ROW_GROUP = 8192
+ROW_GROUP = 2048  # finding one id reads one: 17 ms with 8192, 10 ms with this; reading all takes a quarter more
 PART_ROWS = 1 << 20
 PART_BYTES = 64 << 20
 MERGE_AT = 8
