@@ -46,17 +46,30 @@ def show(name: str, home: Path | None, project: str | None, as_json: bool) -> No
 
 @endpoint.command()
 @click.argument("name")
-@click.argument("model")
+@click.argument("model", required=False)
+@click.option("--model", "named", help="The same as MODEL.")
 @click.option("--sticky-by", help="Column whose value decides which variant answers. Default: each prediction for itself.")
 @click.option("--benchmark", help="A version that scores everything along and never answers: the yardstick.")
 @click.option("--reason", default="", help="Why.")
 @workspace_options
 @json_option
 def create(
-    name: str, model: str, sticky_by: str | None, benchmark: str | None, reason: str, home: Path | None, project: str | None, as_json: bool
+    name: str,
+    model: str | None,
+    named: str | None,
+    sticky_by: str | None,
+    benchmark: str | None,
+    reason: str,
+    home: Path | None,
+    project: str | None,
+    as_json: bool,
 ) -> None:
     """Make endpoint NAME, answered by MODEL (NAME@VERSION or NAME@ALIAS)."""
-    made = endpoints.create_endpoint(opened(home, project), name, model, sticky_by=sticky_by, benchmark=benchmark, reason=reason)
+    if (model is None) == (named is None):
+        raise click.UsageError("say once which MODEL answers, as NAME@VERSION or NAME@ALIAS")
+    made = endpoints.create_endpoint(
+        opened(home, project), name, model or named or "", sticky_by=sticky_by, benchmark=benchmark, reason=reason
+    )
     emit(made, as_json=as_json, text=lambda: f"{_head(made)}\nask it with: POST /predict/{name}")
 
 

@@ -10,13 +10,16 @@ from tidemill.cli.model_text import Glance, compared, glanced, model_rows, remar
 from tidemill.cli.show import emit, json_option, opened, table, workspace_options
 from tidemill.core.clock import parse_moment
 from tidemill.core.errors import Invalid, NotFound
+from tidemill.core.signature import ModelSpec
 from tidemill.core.values import Value
+from tidemill.deploy.model_files import Wishes, read_model_files
 from tidemill.deploy.origins import read_origins
 from tidemill.deploy.places import where_runs
 from tidemill.deploy.versions import compare_versions
 from tidemill.govern.workspace import Workspace
 from tidemill.registry import aliases, comments, describe, environments, locks, models, search, trash, versions
-from tidemill.registry.bundles import describe_bundle
+from tidemill.registry.bundles import describe_bundle, read_spec
+from tidemill.store.trees import put_tree
 
 NONE = "none"
 
@@ -52,6 +55,48 @@ def list_(deleted: bool, limit: int, home: Path | None, project: str | None, as_
     with ws.catalog.reading() as tx:
         held = aliases.aliases_of(tx, ws.project, [each.name for each in known])
     emit(found, as_json=as_json, text=lambda: version_rows(found, held))
+
+
+@model.command()
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--columns", help="Names of the model's columns in its order, as A,B,C, where the file does not say them.")
+@click.option("--optional", help="Columns that may be missing, as A,B,C.")
+@click.option("--output-index", type=click.IntRange(0), help="Which of several outcomes is the score.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="From which score on the label is true.")
+@click.option("--alias", help="Alias to point at the new version, such as champion.")
+@click.option("--trust-pickle", is_flag=True, help="Read a joblib or pickle file, which runs what it says. Only for files of your own.")
+@click.option("--reason", default="", help="Why.")
+@workspace_options
+@json_option
+def register(
+    name: str,
+    path: Path,
+    columns: str | None,
+    optional: str | None,
+    output_index: int | None,
+    threshold: float | None,
+    alias: str | None,
+    trust_pickle: bool,
+    reason: str,
+    home: Path | None,
+    project: str | None,
+    as_json: bool,
+) -> None:
+    """Make a version of model NAME of the file or folder at PATH.
+
+    PATH: ONNX, LightGBM's text, XGBoost's JSON, skops, joblib, or a folder with MLmodel or model.json. A model of scikit-learn is kept as
+    ONNX where that gives made-up rows the same scores. Files are loaded and tried before they are registered.
+    """
+    ws = opened(home, project)
+    named, may_miss = (tuple(text.split(",")) if text else () for text in (columns, optional))
+    wishes = Wishes(columns=named, optional=may_miss, output_index=output_index, threshold=threshold, trust_pickle=trust_pickle)
+    bundle = put_tree(ws.objects, read_model_files(path, wishes))
+    spec = read_spec(ws, bundle)  # before there is a version that nothing can serve
+    made = versions.register(ws, name, bundle, reason=reason)
+    if alias is not None:
+        aliases.promote(ws, made.name, made.version, alias=alias, reason=reason)
+    emit(made, as_json=as_json, text=lambda: _registered(made, spec))
 
 
 @model.command()
@@ -389,3 +434,8 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise Invalid(f"tag {text!r} was not understood; expected KEY=VALUE, as in team=ops")
     return key, value
+
+
+def _registered(made: versions.ModelVersion, spec: ModelSpec) -> str:
+    takes = ", ".join(spec.request_columns)
+    return f"{made.reference}  {spec.runtime}, takes {takes}\nserve it with: tidemill endpoint create ENDPOINT --model {made.reference}"

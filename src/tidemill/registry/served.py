@@ -117,13 +117,19 @@ def _onnx(data: bytes, columns: Sequence[Column], tensors: Tensors) -> tuple[Ten
     except Exception as error:  # onnxruntime's own exceptions share no base but this
         raise NoForm(f"its ONNX file cannot be run: {' '.join(str(error).split())[:200]}") from error
     inputs = [tensor.name for tensor in session.get_inputs()]
-    outputs = [tensor.name for tensor in session.get_outputs() if tensor.type.startswith("tensor(") and "string" not in tensor.type]
-    if not outputs:
-        raise NoForm("its ONNX file gives no tensor of numbers; export it with zipmap=False")
+    output, index = onnx_answer(session)
     names = tuple(column.name for column in columns)
     if set(inputs) != set(tensors):
         tensors = {inputs[0]: names} if len(inputs) == 1 else {name: (name,) for name in inputs}
         if not {name for those in tensors.values() for name in those} <= set(names):
             raise NoForm(f"its ONNX file takes {', '.join(inputs)}, its signature names {', '.join(names)}")
+    return tensors, output, index
+
+
+def onnx_answer(session: Any) -> tuple[str, int]:
+    """Return the output of an ONNX session that is the score, and its column: the second probability, if it tells any. Raises NoForm."""
+    outputs = [tensor.name for tensor in session.get_outputs() if tensor.type.startswith("tensor(") and "string" not in tensor.type]
+    if not outputs:
+        raise NoForm("its ONNX file gives no tensor of numbers; export it with zipmap=False")
     probability = "probabilities" in outputs
-    return tensors, "probabilities" if probability else outputs[0], int(probability)
+    return "probabilities" if probability else outputs[0], int(probability)

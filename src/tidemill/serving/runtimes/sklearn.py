@@ -42,7 +42,7 @@ class SklearnRuntime:
 
     def __init__(self, data: bytes, spec: ModelSpec, *, model: str) -> None:
         self._model, self._spec = model, spec
-        estimator = _estimator(data, spec, model)
+        estimator = read_estimator(data, spec.file, model)
         if spec.output not in METHODS or not hasattr(estimator, spec.output):
             has = ", ".join(method for method in METHODS if hasattr(estimator, method)) or "none that answers"
             raise Invalid(f"model {model} has no method {spec.output!r} (it has: {has}); name one as output in its model.json")
@@ -63,7 +63,8 @@ def load_sklearn(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> 
     return SklearnRuntime(read_model(folder, spec, model), spec, model=model)
 
 
-def _estimator(data: bytes, spec: ModelSpec, model: str) -> Any:
+def read_estimator(data: bytes, file: str, model: str) -> Any:
+    """Return the estimator of a skops file, if all that it names is scikit-learn's. Raises Invalid, ExtraMissing."""
     try:
         import skops.io
     except ImportError as error:
@@ -71,16 +72,15 @@ def _estimator(data: bytes, spec: ModelSpec, model: str) -> Any:
     try:
         named = skops.io.get_untrusted_types(data=data)
     except Exception as error:  # a file that is none fails in many ways
-        raise Invalid(f"{spec.file} of model {model} is not in the skops format: {type(error).__name__}: {error}") from error
+        raise Invalid(f"{file} of model {model} is not in the skops format: {type(error).__name__}: {error}") from error
     if strange := sorted(set(named) - _BUILT):
         raise Invalid(
-            f"{spec.file} of model {model} holds what is not scikit-learn's: {', '.join(strange)}; "
-            f"register it as ONNX, or as a Python function"
+            f"{file} of model {model} holds what is not scikit-learn's: {', '.join(strange)}; register it as ONNX, or as a Python function"
         )
     try:
         estimator = skops.io.loads(data, trusted=named)
     except Exception as error:  # the same
-        raise Invalid(f"{spec.file} of model {model} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise Invalid(f"{file} of model {model} cannot be loaded: {type(error).__name__}: {error}") from error
     for name in getattr(estimator, "get_params", dict)():
         if name.rpartition("__")[2] == "n_jobs":
             estimator.set_params(**{name: 1})
