@@ -1,11 +1,12 @@
 #!/bin/sh
-# Install the system programs that the real-service tests drive: PostgreSQL, Redis and Chromium.
+# Install the system programs that the real-service tests drive: PostgreSQL, Redis and Chromium; and wrk, which the serving benchmarks ask with.
 # Where that is not possible, say which tests will be skipped and why; never fail.
 set -u
 
 have_postgres() { command -v postgres || command -v pg_ctl || ls /usr/lib/postgresql/*/bin/postgres /opt/homebrew/opt/postgresql*/bin/postgres; }
 have_redis() { command -v redis-server || command -v valkey-server; }
 have_chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome || ls "/Applications/Google Chrome.app"; }
+have_wrk() { command -v wrk; }
 have_venv() { "${PYTHON:-python3}" -c 'import ensurepip, venv'; }
 
 missing=""
@@ -13,6 +14,7 @@ have_venv >/dev/null 2>&1 || missing="$missing python3-venv"
 have_postgres >/dev/null 2>&1 || missing="$missing postgresql"
 have_redis >/dev/null 2>&1 || missing="$missing redis-server"
 have_chromium >/dev/null 2>&1 || missing="$missing chromium"
+have_wrk >/dev/null 2>&1 || missing="$missing wrk"
 [ -n "$missing" ] || exit 0
 
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
@@ -25,5 +27,5 @@ if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
 elif command -v apt-get >/dev/null 2>&1; then
     echo "not installed:$missing; tests that need them are skipped (as root: apt-get install$missing)"
 else
-    echo "not installed:$missing; tests that need them are skipped (on macOS: brew install postgresql@17 redis, and a Chrome or Chromium)"
+    echo "not installed:$missing; tests that need them are skipped (on macOS: brew install postgresql@17 redis wrk, and a Chrome or Chromium)"
 fi

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from benchmarks.serving.client import drive, request
@@ -24,13 +25,25 @@ def model(*, trees: int = 200) -> tuple[bytes, str]:
     from onnxmltools import convert_lightgbm
     from onnxmltools.convert.common.data_types import FloatTensorType
 
-    random = np.random.default_rng(1)
-    rows = random.normal(size=(5000, len(COLUMNS))).astype(np.float32)
-    target = rows[:, 0] + rows[:, 1] * rows[:, 2] + random.normal(size=len(rows))
+    rows, target = examples()
     options = {"objective": "regression", "num_leaves": 31, "verbose": -1, "num_threads": 1, "deterministic": True}
     booster = lightgbm.train(options, lightgbm.Dataset(rows, target), trees)
     converted: onnx.ModelProto = convert_lightgbm(booster, initial_types=[("x", FloatTensorType([None, len(COLUMNS)]))], target_opset=15)
     return converted.SerializeToString(), converted.graph.output[0].name
+
+
+def sklearn_model(*, trees: int = 200) -> Any:
+    """Return a model of as many trees of scikit-learn's own, of the same rows."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return HistGradientBoostingRegressor(max_iter=trees, max_leaf_nodes=31, early_stopping=False).fit(*examples())
+
+
+def examples() -> tuple[np.ndarray, np.ndarray]:
+    """Return rows to learn from, and what came true of them."""
+    random = np.random.default_rng(1)
+    rows = random.normal(size=(5000, len(COLUMNS))).astype(np.float32)
+    return rows, rows[:, 0] + rows[:, 1] * rows[:, 2] + random.normal(size=len(rows))
 
 
 def spec(output: str) -> ModelSpec:
