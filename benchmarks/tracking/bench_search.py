@@ -72,7 +72,7 @@ def main(told: Options) -> Report:
             through_client(report, told, clients, OURS, server, experiment, small)
             over_http(report, told, server, experiment, f"tidemill, {small:,} runs")
         experiment = fill_mlflow(folder / "mlflow.db", small)
-        with servers.mlflow(folder / "mlflow.db") as server:
+        with servers.mlflow(folder / "mlflow.db", lean=told.quick) as server:
             through_client(report, told, clients, THEIRS, server, experiment, small)
             over_http(report, told, server, experiment, f"mlflow, {small:,} runs", peer=False)
         experiment = fill_tidemill(folder / "large", large)

@@ -121,7 +121,7 @@ def main(told: Options) -> Report:
     )
     report = Report("tracking over MLflow's wire", workload, ("mlflow", "tidemill", "uvicorn"))
     with ExitStack() as stack:
-        theirs = stack.enter_context(servers.mlflow())
+        theirs = stack.enter_context(servers.mlflow(lean=told.quick))
         report.add(f"ready: {THEIRS}", "s", [theirs.ready_s])
         report.add(f"memory, all {theirs.processes()} processes: {THEIRS}", "MB", [theirs.memory_mb()])
         ours = stack.enter_context(servers.tidemill())
