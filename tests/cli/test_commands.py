@@ -73,7 +73,8 @@ APART = {
     "model tag", "model comment", "model describe", "model rename", "model rm", "model restore", "model move", "model lock", "model unlock",
     "endpoint create", "endpoint rollout", "endpoint rollback", "alert resolve", "access grant", "access key", "access revoke",
     "access project", "trace", "import mlflow", "export mlflow",
-    "predict rows", "predict stream", "predict batch", "predict feedback", "predict log", "endpoint set",
+    "predict rows", "predict stream", "predict batch", "predict feedback", "predict log", "endpoint set", "endpoint openapi",
+    "endpoint dashboard", "model register",
 }  # fmt: skip
 
 

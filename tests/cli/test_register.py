@@ -96,7 +96,15 @@ def test_a_file_of_every_format_is_served_by_every_protocol(say: Say, tmp_path: 
                 found["mlflow"] = ask(f"{url}/endpoints/{name}/invocations", {"dataframe_records": [ROW]})["predictions"][0]
                 found["kserve"] = ask(f"{url}/v1/models/{name}:predict", {"instances": [ROW]})["predictions"][0]
                 assert found == dict.fromkeys(found, pytest.approx(score, abs=1e-5)), name
-            assert client.predict("onnx", ROW)[0].label is True
+            answered = client.predict("onnx", ROW)[0]
+            assert answered.label is True
+        # What came true is told by command, too.
+        labels = tmp_path / "labels.csv"
+        labels.write_text(f"id,value\n{answered.id},1\n")
+        told = say("predict", "feedback", labels, "--url", f"http://127.0.0.1:{port}", "--home", home)
+        assert (told.code, told.out.strip()) == (0, "1 labels kept"), told.err
+        rows = say("predict", "log", "onnx", "--home", home, "--json").json()["rows"]
+        assert [row["label"] for row in rows if row["id"] == answered.id] == [1.0]
     finally:
         end(process)
 
