@@ -1,5 +1,7 @@
 """The journal: frames survive what kills a writer, and a torn tail hides nothing else."""
 
+import errno
+import os
 import resource
 import signal
 import subprocess
@@ -14,6 +16,7 @@ from tidemill.core.codec import unpack
 from tidemill.core.errors import Unavailable
 from tidemill.serving.journal import (
     DAY_MICROS,
+    JournalUnavailable,
     JournalWriter,
     LabelRecord,
     PredictionRecord,
@@ -68,6 +71,7 @@ def test_segments_change_when_they_are_large_and_close_may_be_followed_by_more(t
     for each in ids:
         writer.append(record(each), at=1)
     assert len(segments(tmp_path)) > 3
+    writer.sync()  # full ones go to the disk beside whatever goes on
     assert [complete(path) for path in segments(tmp_path)].count(False) == 1
     writer.close()
     writer.append(record("after"), at=1)
@@ -83,7 +87,26 @@ def test_a_later_day_of_event_time_begins_a_segment_and_an_earlier_one_does_not(
         writer.append(record(str(at)), at=at)
         counts.append(len(segments(tmp_path)))
     assert counts == [1, 1, 2, 2, 2, 2, 3]
+    writer.sync()
     assert [complete(path) for path in segments(tmp_path)] == [True, True, False]
+    writer.close()
+
+
+def test_a_full_segment_that_does_not_reach_the_disk_is_told_by_the_next_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = JournalWriter(tmp_path, "0", segment_bytes=200)
+    writer.append(record("a" * 300), at=1)
+    real, full = os.fsync, segments(tmp_path)[0].stat().st_ino
+
+    def broken(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == full:
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    writer.append(record("b"), at=1)
+    with pytest.raises(JournalUnavailable, match=r"cannot be written \(Input/output error\)"):
+        writer.sync()
+    writer.sync()
     writer.close()
 
 

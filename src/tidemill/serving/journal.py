@@ -16,6 +16,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ class JournalWriter:
         self._closed = False
         self._gathered: list[bytes] = []
         self._gathered_at = 0
+        self._behind: list[Future[None]] = []  # segments that are full and on their way to the disk
 
     def append(self, record: PredictionRecord | FailureRecord | LabelRecord, *, at: int) -> int:
         """Write one record; it survives this process when the call returns. Return its bytes. Raises JournalUnavailable."""
@@ -169,14 +171,17 @@ class JournalWriter:
         """Bring what was appended to the disk. Raises JournalUnavailable."""
         with self._guard:
             descriptor = os.dup(self._descriptor) if self._descriptor >= 0 else -1
-        if descriptor < 0:
-            return
+            behind, self._behind = self._behind, []
         try:
-            os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)
+            for full in behind:
+                full.result()
+            if descriptor >= 0:
+                os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)
         except OSError as error:
             raise JournalUnavailable(self._path, error.strerror or str(error)) from error
         finally:
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def close(self) -> None:
         """Write what was gathered, flush, and leave the segment to readers and to compaction."""
@@ -185,6 +190,9 @@ class JournalWriter:
         with self._guard:
             self._closed = True
             self._leave()
+            behind, self._behind = self._behind, []
+        for full in behind:
+            full.result()
 
     def _leave(self) -> None:
         if self._descriptor >= 0:
@@ -192,8 +200,17 @@ class JournalWriter:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _leave_behind(self) -> None:
+        """Flush and leave a segment that is full beside whatever goes on: the disk takes its time for so many bytes."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            self._behind = [full for full in self._behind if not full.done() or full.exception()]
+            full: Future[None] = Future()
+            self._behind.append(full)
+            threading.Thread(target=_settle, args=(descriptor, full), name="journal-segment").start()
+
     def _start_segment(self) -> None:
-        self._leave()
+        self._leave_behind()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._number += 1
         self._path = self.folder / f"{self._worker}-{self._start}-{self._number:06d}{SUFFIX}"
@@ -253,6 +270,19 @@ def framed(record: PredictionRecord | FailureRecord | LabelRecord, at: int) -> b
     """Return a record as it lies in a segment."""
     payload = pack(record)
     return _FRAME.pack(len(payload), checksum(at, payload), at) + payload
+
+
+def _settle(descriptor: int, full: "Future[None]") -> None:
+    failed: OSError | None = None
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        failed = error
+    os.close(descriptor)  # and with it the lock: now it may be compacted
+    if failed is None:
+        full.set_result(None)
+    else:
+        full.set_exception(failed)
 
 
 def checksum(at: int, payload: bytes) -> int:
