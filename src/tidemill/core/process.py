@@ -11,9 +11,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
+from tidemill.core.clock import elapsed
 from tidemill.core.codec import encode_text
 from tidemill.core.settings import mask
 
+STEADY_S, PAUSE_MAX_S = 10.0, 5.0
 STOP_LOOK_S = 0.2
 _TOLD = ("endpoint", "trace_id")  # what a record may bring along, as `extra`
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
@@ -67,6 +69,27 @@ def _message(record: logging.LogRecord) -> str:
 
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+class Revival:
+    """When a process that is kept alive may be started: at once, then after ever longer pauses while it keeps dying young."""
+
+    def __init__(self) -> None:
+        self.started_s, self._pause_s = 0.0, 0.0
+
+    def begin(self) -> None:
+        """The process is started now."""
+        self.started_s = elapsed()
+
+    def due(self) -> bool:
+        """Return whether it may be started, now that it is dead; ask once for each start."""
+        lived = elapsed() - self.started_s
+        if lived > STEADY_S:
+            self._pause_s = 0.0
+        if lived < self._pause_s:
+            return False
+        self._pause_s = min(PAUSE_MAX_S, max(0.1, self._pause_s * 2))
+        return True
 
 
 class StopSignal:

@@ -19,13 +19,11 @@ from typing import IO
 from tidemill.core.clock import elapsed, wait_until
 from tidemill.core.codec import decode, encode
 from tidemill.core.errors import Conflict, ExtraMissing, Invalid, NotPermitted, Unavailable
-from tidemill.core.process import StopSignal, lives
+from tidemill.core.process import Revival, StopSignal, lives
 from tidemill.core.settings import STATE_NAME, Loaded, Settings, as_environment, child_environment
 from tidemill.core.values import Value
 
 RUN_FILE = "up.json"
-STEADY_S = 10.0
-PAUSE_MAX_S = 5.0
 CLOSE_S = 2.0  # for a child that has drained to flush and leave
 
 
@@ -64,11 +62,11 @@ class Child:
     def __init__(self, name: str, command: list[str], *, log: Path, fds: tuple[int, ...], environment: dict[str, str]) -> None:
         self.name, self.command, self.log, self.fds, self.environment = name, command, log, fds, environment
         self.process: subprocess.Popen[bytes] | None = None
-        self.started_s, self.pause_s, self.restarts = 0.0, 0.0, -1
+        self.revival, self.restarts = Revival(), -1
 
     def start(self) -> None:
         """Start the process, or start it again. Raises OSError."""
-        self.started_s = elapsed()
+        self.revival.begin()
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(
                 self.command,
@@ -83,16 +81,6 @@ class Child:
 
     def dead(self) -> bool:
         return self.process is None or self.process.poll() is not None
-
-    def due(self) -> bool:
-        """Whether a dead child may be started now: at once, then after ever longer pauses while it keeps dying young."""
-        lived = elapsed() - self.started_s
-        if lived > STEADY_S:
-            self.pause_s = 0.0
-        if lived < self.pause_s:
-            return False
-        self.pause_s = min(PAUSE_MAX_S, max(0.1, self.pause_s * 2))
-        return True
 
 
 class Supervisor:
@@ -177,7 +165,7 @@ class Supervisor:
         """Keep the children alive until told to stop, then let them finish what they have under way."""
         while not self.stopping.wait(0.05):
             for child in self.children:
-                if child.dead() and child.due():
+                if child.dead() and child.revival.due():
                     self._revive(child)
         self._stop_children()
 

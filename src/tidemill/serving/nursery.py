@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tidemill.core.clock import elapsed
 from tidemill.core.errors import TidemillError
-from tidemill.core.process import StopSignal, start_logging
+from tidemill.core.process import Revival, StopSignal, start_logging
 from tidemill.core.settings import STATE_NAME, Settings, load_settings
 from tidemill.serving.config import VariantConfig, load, read_states
 from tidemill.serving.models import LoadedModel, LoadFailed, Models, crumbs_folder
@@ -28,7 +28,6 @@ from tidemill.serving.worker import LOG, open_models, work
 
 LOOK_S = 0.05
 READY_S = 60.0
-STEADY_S, PAUSE_MAX_S = 10.0, 5.0
 CLOSE_S = 1.0  # for a worker that has drained to flush and leave
 
 
@@ -36,18 +35,8 @@ class _Worker:
     """One worker that is kept alive. forked: whether it shares; one that did not come up so does not try again."""
 
     def __init__(self, index: int) -> None:
-        self.index, self.pid, self.started_s, self.pause_s = index, 0, 0.0, 0.0
+        self.index, self.pid, self.revival = index, 0, Revival()
         self.ready, self.forked = False, True
-
-    def due(self) -> bool:
-        """Whether it may be started: at once, then after ever longer pauses while it keeps dying young."""
-        lived = elapsed() - self.started_s
-        if lived > STEADY_S:
-            self.pause_s = 0.0
-        if lived < self.pause_s:
-            return False
-        self.pause_s = min(PAUSE_MAX_S, max(0.1, self.pause_s * 2))
-        return True
 
 
 class Nursery:
@@ -69,7 +58,7 @@ class Nursery:
         while not self.stopping.is_set():
             self._reap()
             for each in self.workers:
-                if not each.pid and each.due():
+                if not each.pid and each.revival.due():
                     self._start(each)
             there, _, _ = select.select([0], [], [], LOOK_S)
             if there and not os.read(0, 4096):
@@ -99,7 +88,8 @@ class Nursery:
 
     def _start(self, each: _Worker) -> None:
         """Start a worker: forked with the models that are here, or by itself."""
-        each.started_s, each.ready = elapsed(), False
+        each.revival.begin()
+        each.ready = False
         log = self.state / "logs" / f"serve-{each.index}.log"
         if not each.forked:
             options = ["--home", str(self.home), "--index", str(each.index), "--fd", str(self.fd), "--supervised"]
@@ -147,7 +137,7 @@ class Nursery:
                 continue
             state = states.get(each.index)
             each.ready = each.ready or (state is not None and state.pid == each.pid)
-            if not each.ready and each.forked and elapsed() - each.started_s > READY_S:
+            if not each.ready and each.forked and elapsed() - each.revival.started_s > READY_S:
                 LOG.error("serving worker %s did not come up in %.0f s after its fork; it is started by itself", each.index, READY_S)
                 os.kill(each.pid, signal.SIGKILL)
                 each.forked = False
