@@ -26,7 +26,7 @@ PATH = "/v2/models/trees/infer"
 @contextmanager
 def workers(home: Path, model: bytes, output: str, count: int) -> Iterator[int]:
     """Run workers on one port, each on a core of its own; yield the port."""
-    plant = Plant(home)
+    plant = Plant(home, serve_workers=count)
     bundle = put_tree(plant.objects, {"model.onnx": model, "model.json": encode(trees.spec(output))})
     plant.publish(plant.endpoint(VariantConfig(name="champion", model="trees", version=1, bundle=bundle), name="trees"))
     with ExitStack() as stack:

@@ -40,7 +40,7 @@ class Settings(Value, frozen=True, kw_only=True):
     port: Port = 7700
     serve_port: Port = 7701
     grpc_port: Port | None = None
-    serve_workers: Positive = 1
+    serve_workers: Annotated[int, Meta(ge=1, le=256)] = 1
     serve_memory_mb: Positive | None = None
     serve_pinned: tuple[str, ...] = ()
     job_workers: Positive = 1

@@ -28,6 +28,7 @@ from tidemill.core.codec import encode_text
 from tidemill.core.errors import ExtraMissing, TidemillError
 from tidemill.core.process import follow_supervisor, start_logging
 from tidemill.core.settings import STATE_NAME, Settings, load_settings
+from tidemill.serving.acceptor import Acceptor, Tally
 from tidemill.serving.background import Commit, Shadows
 from tidemill.serving.config import (
     EndpointConfig,
@@ -121,14 +122,18 @@ class Worker:
         if grpc is not None:
             await grpc.start()
             self.grpc_port = grpc.port
-        server = await loop.create_server(http.connect, sock=listener, backlog=BACKLOG)
+        door: Acceptor | asyncio.Server
+        if self.settings.serve_workers > 1:
+            door = Acceptor(loop, listener, http, Tally(self.state / "run" / "connections", self.index))
+        else:
+            door = await loop.create_server(http.connect, sock=listener, backlog=BACKLOG)
         self._tell()
         LOG.info("serving worker %s answers on port %s", self.index, self.port)
-        chores = [loop.create_task(self._watch()), loop.create_task(self._save_metrics(http))]
+        chores = [loop.create_task(self._watch(door)), loop.create_task(self._save_metrics(http))]
         await self.stopping.wait()
         for chore in chores:
             chore.cancel()
-        server.close()
+        door.close()
         http.drain()
         ended = loop.create_task(grpc.stop(self.settings.drain_s)) if grpc is not None else None
         deadline = loop.time() + self.settings.drain_s
@@ -158,9 +163,11 @@ class Worker:
             (self.state / "run" / f"serve-{self.index}.json").unlink(missing_ok=True)
         LOG.info("serving worker %s has ended", self.index)
 
-    async def _watch(self) -> None:
+    async def _watch(self, door: Acceptor | asyncio.Server) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
+            if isinstance(door, Acceptor):
+                door.tell()
             if _stamp(config_path(self.state)) != self.seen:
                 await self._adopt()
                 self.changed = True
