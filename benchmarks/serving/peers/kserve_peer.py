@@ -1,6 +1,7 @@
 """KServe's Python server: `python kserve_peer.py FOLDER PORT`. One worker, HTTP only."""
 
 import sys
+from uuid import uuid4
 
 import kserve
 from session import Session
@@ -17,7 +18,7 @@ class Trees(kserve.Model):
     async def predict(self, payload: kserve.InferRequest, headers: object = None, response_headers: object = None) -> kserve.InferResponse:
         output = kserve.InferOutput("score", [payload.inputs[0].shape[0]], "FP32")
         output.set_data_from_numpy(self.session.run(payload.inputs[0].as_numpy()), binary_data=False)
-        return kserve.InferResponse(payload.id, self.name, [output])
+        return kserve.InferResponse(payload.id or str(uuid4()), self.name, [output])
 
 
 if __name__ == "__main__":
