@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 LOCK := locks/dev.txt
 WORKERS ?= auto
+# Tests start hundreds of interpreters: where a machine forbids it, each would compile all of this again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test lint check bench docs reference lock changelog system
 .DEFAULT_GOAL := help

@@ -1,18 +1,19 @@
 """Fixtures that all tests share: one real server of each kind a test session, started when first asked for."""
 
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from tests import services, world
+from tests import catalogs, services, world
 from tidemill.govern.workspace import Workspace
 
 # How long an example takes says more of the machine than of the code, and a busy one would fail tests at random.
 hypothesis.settings.register_profile("tidemill", deadline=None)
 hypothesis.settings.load_profile("tidemill")
+
+ENGINES = ("sqlite", "postgresql")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,23 +45,24 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_databases(postgres_url: str) -> Callable[[], str]:
-    """Make fresh databases: each call returns the URL of a new, empty one."""
-    psycopg = pytest.importorskip("psycopg")
-
-    def fresh() -> str:
-        name = f"t{secrets.token_hex(6)}"
-        with psycopg.connect(postgres_url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return f"{postgres_url.rpartition('/')[0]}/{name}"
-
-    return fresh
+def postgres_databases(postgres_url: str) -> catalogs.Databases:
+    """The databases of that server."""
+    pytest.importorskip("psycopg")
+    return catalogs.Databases(postgres_url)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
+def postgres_catalog(postgres_databases: catalogs.Databases) -> Iterator[str]:
+    """The URL of a database with the schema of today and no rows."""
+    url = postgres_databases.migrated()
+    yield url
+    postgres_databases.give_back(url)
+
+
+@pytest.fixture(params=ENGINES)
 def catalog_url(request: pytest.FixtureRequest) -> str:
-    """The URL of an empty catalog of each kind."""
-    return "sqlite:catalog.db" if request.param == "sqlite" else request.getfixturevalue("postgres_databases")()
+    """The URL of a catalog of each kind, without a schema."""
+    return "sqlite:catalog.db" if request.param == "sqlite" else request.getfixturevalue("postgres_databases").fresh()
 
 
 @pytest.fixture
@@ -70,8 +72,9 @@ def ws(tmp_path: Path) -> Iterator[Workspace]:
         yield made
 
 
-@pytest.fixture
-def any_ws(tmp_path: Path, catalog_url: str) -> Iterator[Workspace]:
+@pytest.fixture(params=ENGINES)
+def any_ws(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Workspace]:
     """The same on each kind of catalog."""
-    with world.workspace(tmp_path / "home", catalog=catalog_url) as made:
+    url = "sqlite:catalog.db" if request.param == "sqlite" else request.getfixturevalue("postgres_catalog")
+    with world.workspace(tmp_path / "home", catalog=url) as made:
         yield made

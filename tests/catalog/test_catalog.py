@@ -83,11 +83,10 @@ def test_sixteen_processes_write_a_thousand_events_each_and_none_is_lost(tmp_pat
 
 
 @pytest.mark.slow
-def test_eight_processes_on_postgresql_keep_one_chain(postgres_databases: object, tmp_path: Path) -> None:
-    url = postgres_databases()  # type: ignore[operator]
-    catalog = open_catalog(url, tmp_path)
+def test_eight_processes_on_postgresql_keep_one_chain(postgres_catalog: str, tmp_path: Path) -> None:
+    catalog = Catalog(postgres_catalog, folder=tmp_path)
     spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=_write_many, args=(tmp_path, url, f"p{n}")) for n in range(8)]
+    writers = [spawn.Process(target=_write_many, args=(tmp_path, postgres_catalog, f"p{n}")) for n in range(8)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -17,7 +17,6 @@ from tidemill.automate.worker import ask_pipeline
 from tidemill.catalog.lineage import link
 from tidemill.cli.main import main
 from tidemill.govern.keys import issue_key
-from tidemill.govern.workspace import init_workspace
 
 
 class Said:
@@ -63,5 +62,5 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
     """An empty workspace."""
-    init_workspace(tmp_path / "home").close()
+    world.init(tmp_path / "home").close()
     return tmp_path / "home"

@@ -11,7 +11,6 @@ from tests.registry.mlflow_models import MLMODEL
 from tidemill.checks.check import CheckResult
 from tidemill.core.ids import RunId
 from tidemill.deploy.endpoints import create_endpoint
-from tidemill.govern.workspace import init_workspace
 from tidemill.registry.aliases import promote
 from tidemill.registry.models import create_model
 from tidemill.registry.versions import Origin, create_version
@@ -168,6 +167,6 @@ def test_what_cannot_be_is_one_sentence(say: Say, kept: Path, words: tuple[str, 
 
 
 def test_an_empty_workspace_has_none(say: Say, tmp_path: Path) -> None:
-    init_workspace(tmp_path / "empty").close()
+    world.init(tmp_path / "empty").close()
     for words in (("list",), ("search",), ("search", "--versions"), ("list", "--deleted")):
         assert say("model", *words, "--home", tmp_path / "empty").out == "none\n"

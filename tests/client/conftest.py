@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import world
 from tests.client.faults import Proxy
 from tests.server.conftest import start_control
 from tidemill.client.client import Client, connect
 from tidemill.client.http import HttpTransport
 from tidemill.client.seeds import SEED
 from tidemill.core.clock import wait_until
-from tidemill.govern.workspace import Workspace, init_workspace
+from tidemill.govern.workspace import Workspace
 from tidemill.server.app import create_app
 from tidemill.server.inprocess import InProcessTransport
 
@@ -68,7 +69,7 @@ class Plane:
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[Plane]:
     """A real control plane over an empty workspace, ready."""
-    init_workspace(tmp_path / "home").close()
+    world.init(tmp_path / "home").close()
     made = Plane(tmp_path / "home")
     made.start()
     yield made

@@ -20,7 +20,7 @@ from tidemill.deploy.rollouts import advance, roll_back, start_rollout
 from tidemill.features.definitions import apply
 from tidemill.features.views import FeatureService
 from tidemill.govern.keys import issue_key, revoke_key
-from tidemill.govern.workspace import Workspace, create_project, grant_role, init_workspace
+from tidemill.govern.workspace import Workspace, create_project, grant_role
 from tidemill.serving.config import config_path, load
 
 pytestmark = pytest.mark.slow
@@ -137,7 +137,7 @@ def test_a_config_that_was_damaged_is_written_anew(ws: Workspace) -> None:
 def test_a_worker_follows(tmp_path: Path) -> None:
     SimulatedClock.create(tmp_path / ".tidemill" / "clock", world.START)
     plant = Plant(tmp_path, clock="simulated:clock")
-    ws = init_workspace(tmp_path)
+    ws = world.init(tmp_path)
     assert followed(ws, publish(ws))  # nobody is there to wait for
     with plant.worker() as caller:
         world.model(ws, slope=1.0)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import world
 from tidemill.core.clock import ManualClock
-from tidemill.govern.workspace import Workspace, init_workspace
+from tidemill.govern.workspace import Workspace
 
 
 @pytest.fixture
 def ws(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = init_workspace(tmp_path)
+    workspace = world.init(tmp_path)
     workspace.clock = ManualClock(datetime(2013, 6, 1, tzinfo=UTC))
     yield workspace
     workspace.online.close()

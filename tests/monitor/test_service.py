@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests import world
 from tests.monitor import worlds
 from tests.monitor.worlds import START, WEEK, rows, week
 from tidemill.catalog.events import read_events
@@ -23,7 +24,7 @@ from tidemill.core.values import replace
 from tidemill.core.window import Window
 from tidemill.datasets.versions import add
 from tidemill.govern.roles import ActionRefused
-from tidemill.govern.workspace import Workspace, init_workspace
+from tidemill.govern.workspace import Workspace
 from tidemill.monitor.alerts import AlertClosed, AlertNotFound, list_alerts, read_alert, resolve_alert, silence_alert
 from tidemill.monitor.monitors import (
     ModelReference,
@@ -50,7 +51,7 @@ SPEC = MonitorSpec(name="weekly", endpoint="delay", reference=TABLE, start=START
 
 @pytest.fixture
 def ws(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = init_workspace(tmp_path)
+    workspace = world.init(tmp_path)
     workspace.clock = ManualClock(START)
     add(workspace, "reference", worlds.reference_rows().drop_columns(["id"]))
     yield workspace

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import world
 from tidemill.client.client import Client
 from tidemill.client.http import HttpTransport
 from tidemill.core.clock import wait_until
-from tidemill.govern.workspace import Workspace, init_workspace
+from tidemill.govern.workspace import Workspace
 from tidemill.server.app import create_app
 from tidemill.server.inprocess import InProcessTransport
 
@@ -54,7 +55,7 @@ def start_control(home: Path, listening: socket.socket) -> subprocess.Popen[byte
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     """A real control plane over an empty workspace, ready."""
-    init_workspace(tmp_path / "home").close()
+    world.init(tmp_path / "home").close()
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)

@@ -27,7 +27,7 @@ from tidemill.core.settings import STATE_NAME
 from tidemill.deploy.endpoints import create_endpoint
 from tidemill.deploy.plans import blue_green_plan
 from tidemill.deploy.rollouts import start_rollout
-from tidemill.govern.workspace import init_workspace, open_workspace
+from tidemill.govern.workspace import open_workspace
 from tidemill.server.supervisor import Running, read_running
 from tidemill.serving.config import read_states
 
@@ -104,7 +104,7 @@ def predict(up: Up, x: float = 1.0) -> tuple[int, bytes]:
 
 def workspace(home: Path) -> Path:
     """Make a workspace with two versions of a model, of which the first answers."""
-    ws = init_workspace(home)
+    ws = world.init(home)
     world.model(ws)
     world.model(ws, slope=2.0)
     create_endpoint(ws, "delay", "delay@1")

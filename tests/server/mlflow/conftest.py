@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import services
-from tidemill.govern.workspace import init_workspace
+from tests import services, world
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Served:
 def control_plane(folder: Path, **settings: str) -> Iterator[Served]:
     """Serve an empty workspace in a folder."""
     home = folder / "home"
-    init_workspace(home).close()
+    world.init(home).close()
     port = services.free_port()
     command = [sys.executable, "-m", "tidemill.server.process", "--home", str(home)]
     environment = {**os.environ, "TIDEMILL_PORT": str(port), **{f"TIDEMILL_{name.upper()}": value for name, value in settings.items()}}

@@ -9,10 +9,10 @@ from typing import Any
 
 import mlflow
 
+from tests import world
 from tests.server.conftest import start_control
 from tidemill.client.http import HttpTransport
 from tidemill.core.clock import wait_until
-from tidemill.govern.workspace import init_workspace
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Place:
 @contextmanager
 def serving(folder: Path, **settings: Any) -> Iterator[Place]:
     """Serve a fresh workspace."""
-    init_workspace(folder / "home", **settings).close()
+    world.init(folder / "home", **settings).close()
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)

@@ -32,8 +32,8 @@ TRACES: tuple[dict[str, Any], ...] = (
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, s3_url: str, postgres_databases: Any) -> Iterator[InProcessTransport]:
-    with world.workspace(tmp_path / "home", objects=s3_url, catalog=postgres_databases()) as ws:
+def elsewhere(tmp_path: Path, s3_url: str, postgres_catalog: str) -> Iterator[InProcessTransport]:
+    with world.workspace(tmp_path / "home", objects=s3_url, catalog=postgres_catalog) as ws:
         transport = InProcessTransport(create_app(ws))
         yield transport
         transport.close()

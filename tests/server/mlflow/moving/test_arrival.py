@@ -15,6 +15,7 @@ import pytest
 
 mlflow = pytest.importorskip("mlflow")
 
+from tests import world  # noqa: E402
 from tests.server.mlflow.moving.filled import COUNTS, POINTS, T0, client_of, fill  # noqa: E402
 from tests.server.mlflow.registry import serving  # noqa: E402
 from tidemill.automate.upkeep import collect  # noqa: E402
@@ -22,7 +23,7 @@ from tidemill.cli.main import main  # noqa: E402
 from tidemill.client.http import HttpTransport  # noqa: E402
 from tidemill.core.clock import from_micros, wait_until  # noqa: E402
 from tidemill.core.errors import Invalid, NotFound, Unavailable  # noqa: E402
-from tidemill.govern.workspace import Workspace, init_workspace, open_workspace  # noqa: E402
+from tidemill.govern.workspace import Workspace, open_workspace  # noqa: E402
 from tidemill.registry.aliases import promote, read_aliases, read_version  # noqa: E402
 from tidemill.registry.bundles import describe_bundle  # noqa: E402
 from tidemill.registry.environments import read_environments  # noqa: E402
@@ -320,7 +321,7 @@ def test_a_kill_in_the_middle_costs_nothing(tmp_path: Path) -> None:
             run = client.create_run(experiment, run_name=f"many {number}")
             client.log_artifacts(run.info.run_id, str(tmp_path / "scratch" / "notes"))
             client.log_batch(run.info.run_id, metrics=[mlflow.entities.Metric("m", step, T0 + step, step) for step in range(20)])
-    init_workspace(tmp_path / "home").close()
+    world.init(tmp_path / "home").close()
     command = [sys.executable, "-m", "tidemill", "import", "mlflow", address, "--home", str(tmp_path / "home")]
     seen = 0
     for kills in range(3):
@@ -400,7 +401,7 @@ def test_the_command_tells_the_counts_and_ends_with_one_when_they_differ(
     tmp_path: Path, sqlite_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = str(tmp_path / "home")
-    init_workspace(tmp_path / "home").close()
+    world.init(tmp_path / "home").close()
     assert main(["import", "mlflow", str(sqlite_store), "--home", home]) == 0
     told = capsys.readouterr().out
     assert ("everything is here" in told, "metric points" in told) == (True, True)

@@ -15,7 +15,7 @@ from tests.server.mlflow.moving.filled import COUNTS, client_of, fill  # noqa: E
 from tidemill.cli.main import main  # noqa: E402
 from tidemill.core.errors import Conflict  # noqa: E402
 from tidemill.core.ids import RunId  # noqa: E402
-from tidemill.govern.workspace import Workspace, init_workspace  # noqa: E402
+from tidemill.govern.workspace import Workspace  # noqa: E402
 from tidemill.registry.aliases import promote  # noqa: E402
 from tidemill.registry.environments import move  # noqa: E402
 from tidemill.registry.models import create_model  # noqa: E402
@@ -164,7 +164,7 @@ def test_an_export_that_fails_leaves_no_store(ws: Workspace, tmp_path: Path) -> 
 
 
 def test_the_command_says_how_to_open_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    init_workspace(tmp_path / "home").close()
+    world.init(tmp_path / "home").close()
     assert main(["export", "mlflow", str(tmp_path / "out"), "--home", str(tmp_path / "home")]) == 0
     told = capsys.readouterr().out
     assert f"open it with: mlflow server --backend-store-uri sqlite:///{tmp_path}/out/mlflow.db" in told
