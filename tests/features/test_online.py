@@ -13,6 +13,7 @@ from tests.features import worlds
 from tests.features.worlds import MINUTE, START
 from tidemill.core.codec import decode, encode
 from tidemill.core.errors import Corrupt, Invalid
+from tidemill.features.keys import AskingRows
 from tidemill.features.online import FeatureReader, ReadPlan, ViewPlan, push
 from tidemill.features.timeline import look_up
 from tidemill.features.views import Feature
@@ -30,7 +31,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineStore]:
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in worlds.EVENTS.names}
+    return {name: [row.get(name) for row in rows] for name in worlds.EVENTS.names}
 
 
 def read_plan(*views: ViewPlan) -> ReadPlan:
@@ -48,7 +49,8 @@ def check_stream(online: OnlineStore, plan: ViewPlan, events: list[dict[str, Any
         for later in (0, 1, 7):
             moment = now + later * MINUTE
             minute = (moment - START) // MINUTE
-            expected = look_up(plan.view, worlds.events_table(seen), worlds.entity_table([(*key, minute) for key in KEYS]), timestamp="at")
+            rows = AskingRows(worlds.entity_table([(*key, minute) for key in KEYS]), plan.view.entity, "at")
+            expected = look_up(plan.view, worlds.events_table(seen), rows)
             found = reader.read({"origin": [key[0] for key in KEYS], "gate": [key[1] for key in KEYS]}, moment)
             assert list(found) == list(plan.wanted)
             for name, values in found.items():
@@ -107,7 +109,7 @@ def test_what_no_read_can_see_any_more_is_let_go(online: OnlineStore) -> None:
     for minute in range(100):
         push(online, plan, columns([event(minute)]), now=START + minute * MINUTE)
     (blob,) = [value for _, value in online.scan(plan.namespace)]
-    assert len(blob) == 8 + 3 * 8 * (1 + 2 + 1)  # three events of a time, two columns and a key hash
+    assert len(blob) == 8 + 3 * 8 * (1 + 3 + 1)  # three events of a time, three columns and a key hash
     push(online, plan, columns([event(100)]), now=START + 500 * MINUTE)
     assert not list(online.scan(plan.namespace))
 

@@ -13,12 +13,17 @@ from hypothesis import strategies as st
 from tests.features import worlds
 from tests.features.worlds import MINUTE, START
 from tidemill.core.errors import Invalid
+from tidemill.features import timeline
 from tidemill.features.history import join
-from tidemill.features.timeline import look_up
+from tidemill.features.keys import AskingRows
 from tidemill.features.views import Aggregation, Feature, FeatureView
 
 questions = st.lists(st.tuples(worlds.origins, worlds.gates, st.integers(-2, 60)), max_size=25)
 entities = st.sampled_from([("origin",), ("gate",), ("origin", "gate")])
+
+
+def look_up(view: FeatureView, events: pa.Table, rows: pa.Table, *, timestamp: str) -> Any:
+    return timeline.look_up(view, events, AskingRows(rows, view.entity, timestamp))
 
 
 def check(view: FeatureView, events: list[dict[str, Any]], rows: list[tuple[Any, Any, int]]) -> None:
@@ -31,17 +36,19 @@ def check(view: FeatureView, events: list[dict[str, Any]], rows: list[tuple[Any,
 
 
 @pytest.mark.slow
-@given(st.data(), questions, entities, st.booleans())
-def test_aggregations_agree_with_brute_force(data: st.DataObject, rows: list[Any], entity: tuple[str, ...], keys: bool) -> None:
-    check(worlds.window_view(keys=keys, entity=entity), data.draw(worlds.event_rows(keys=keys)), rows)
+@given(st.data(), questions, entities, st.booleans(), st.booleans())
+def test_aggregations_agree_with_brute_force(
+    data: st.DataObject, rows: list[Any], entity: tuple[str, ...], keys: bool, written: bool
+) -> None:
+    check(worlds.window_view(keys=keys, entity=entity, written=written), data.draw(worlds.event_rows(keys=keys)), rows)
 
 
 @pytest.mark.slow
-@given(st.data(), questions, entities, st.booleans(), st.sampled_from([None, 5 * MINUTE, 30 * MINUTE]))
+@given(st.data(), questions, entities, st.booleans(), st.sampled_from([None, 5 * MINUTE, 30 * MINUTE]), st.booleans())
 def test_latest_values_agree_with_brute_force(
-    data: st.DataObject, rows: list[Any], entity: tuple[str, ...], keys: bool, ttl: timedelta | None
+    data: st.DataObject, rows: list[Any], entity: tuple[str, ...], keys: bool, ttl: timedelta | None, written: bool
 ) -> None:
-    check(worlds.latest_view(keys=keys, ttl=ttl, entity=entity), data.draw(worlds.event_rows(keys=keys)), rows)
+    check(worlds.latest_view(keys=keys, ttl=ttl, entity=entity, written=written), data.draw(worlds.event_rows(keys=keys)), rows)
 
 
 @pytest.mark.slow
@@ -143,7 +150,8 @@ def feature_view(**changes: Any) -> FeatureView:
 @pytest.mark.parametrize(
     ("view", "entities", "message"),
     [
-        (feature_view(entity=("tower",)), {}, "no column tower"),
+        (feature_view(entity=("tower",)), {}, "have no join key 'tower'"),
+        (feature_view(entity=("tower",)), {"tower": True}, "no column tower"),
         (feature_view(event_timestamp="when"), {}, "no column when"),
         (feature_view(), {"drop": "origin"}, "have no join key 'origin'"),
         (feature_view(), {"drop": "at"}, "no time column 'at'"),
@@ -161,6 +169,8 @@ def test_what_cannot_be_joined_is_refused(view: FeatureView, entities: dict[str,
         rows = rows.set_column(2, "at", pa.array([datetime(2013, 6, 1)], pa.timestamp("us")))  # noqa: DTZ001
     if "gap" in entities:
         rows = rows.set_column(2, "at", pa.array([None], pa.timestamp("us", tz="UTC")))
+    if "tower" in entities:
+        rows = rows.append_column("tower", pa.array(["north"]))
     if "text" in entities:
         rows = rows.set_column(1, "gate", pa.array(["one"]))
     events = worlds.events_table([{"origin": "EWR", "gate": 1, "landed_at": START, "plane": "A320"}])

@@ -4,6 +4,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ EVENTS = pa.schema(
         ("delay", pa.float64()),
         ("late", pa.bool_()),
         ("plane", pa.string()),
+        ("written_at", pa.timestamp("us", tz="UTC")),
     ]
 )
 
@@ -46,6 +48,7 @@ def event_rows(draw: st.DrawFn, *, keys: bool, corrections: bool = True, max_siz
                     "delay": delays,
                     "late": st.sampled_from([True, False, None]),
                     "plane": st.sampled_from(["A320", "B737", None]),
+                    "written_at": st.one_of(st.none(), minutes.map(lambda m: START + m * MINUTE)),
                 }
             ),
             max_size=max_size,
@@ -59,7 +62,8 @@ def event_rows(draw: st.DrawFn, *, keys: bool, corrections: bool = True, max_siz
 
 def event(flight: str, *, delay: float) -> dict[str, Any]:
     """One landing of a minute after the start."""
-    return {"origin": "EWR", "gate": 1, "landed_at": START + MINUTE, "flight": flight, "delay": delay, "late": False, "plane": "A320"}
+    return {"origin": "EWR", "gate": 1, "landed_at": START + MINUTE, "flight": flight, "delay": delay, "late": False, "plane": "A320",
+            "written_at": None}  # fmt: skip
 
 
 def events_table(rows: list[dict[str, Any]]) -> pa.Table:
@@ -77,7 +81,9 @@ def entity_table(rows: list[tuple[Any, Any, int]]) -> pa.Table:
     )
 
 
-def window_view(*, keys: bool, entity: tuple[str, ...] = ("origin",), windows: tuple[int, ...] = (3, 15)) -> FeatureView:
+def window_view(
+    *, keys: bool, entity: tuple[str, ...] = ("origin",), windows: tuple[int, ...] = (3, 15), written: bool = False
+) -> FeatureView:
     shapes = [
         ("count", None),
         ("count", "delay"),
@@ -86,10 +92,19 @@ def window_view(*, keys: bool, entity: tuple[str, ...] = ("origin",), windows: t
         ("min", "delay"),
         ("max", "delay"),
         ("share", "late"),
+        ("last", "delay"),
+        ("distinct", "plane"),
+        ("distinct", "delay"),
+        ("time_since", None),
+        ("time_since", "delay"),
+        ("quantile", "delay"),
     ]
     features = tuple(
         Feature(
-            name=f"{function}_{column or 'all'}_{window}", aggregation=Aggregation(function=function, column=column, window=window * MINUTE)
+            name=f"{function}_{column or 'all'}_{window}",
+            aggregation=Aggregation(
+                function=function, column=column, window=window * MINUTE, quantile=0.3 if function == "quantile" else None
+            ),
         )
         for window in windows
         for function, column in shapes
@@ -100,17 +115,19 @@ def window_view(*, keys: bool, entity: tuple[str, ...] = ("origin",), windows: t
         source="flights",
         event_timestamp="landed_at",
         event_key="flight" if keys else None,
+        created_timestamp="written_at" if written else None,
         features=features,
     )
 
 
-def latest_view(*, keys: bool, ttl: timedelta | None, entity: tuple[str, ...] = ("origin",)) -> FeatureView:
+def latest_view(*, keys: bool, ttl: timedelta | None, entity: tuple[str, ...] = ("origin",), written: bool = False) -> FeatureView:
     return FeatureView(
         name="last",
         entity=entity,
         source="flights",
         event_timestamp="landed_at",
         event_key="flight" if keys else None,
+        created_timestamp="written_at" if written else None,
         ttl=ttl,
         features=(Feature(name="last_delay", column="delay"), Feature(name="plane", kind="string")),
     )
@@ -133,11 +150,14 @@ def plan_of(view: FeatureView, **changes: Any) -> ViewPlan:
 def by_brute_force(view: FeatureView, events: list[dict[str, Any]], key: tuple[Any, ...], at: datetime) -> dict[str, Any]:
     """What the features of an entity are at a moment, straight from the rule of time in views.py."""
     mine = [row for row in events if row["landed_at"] is not None and None not in key and tuple(row[name] for name in view.entity) == key]
+    written = [row["landed_at"] if view.created_timestamp is None else row["written_at"] or row["landed_at"] for row in mine]
+    order = sorted(range(len(mine)), key=lambda place: written[place]) if view.created_timestamp is not None else range(len(mine))
+    mine = [mine[place] for place in order if view.created_timestamp is None or written[place] <= at]
     if view.event_key is not None:
         mine = list({row[view.event_key]: row for row in mine}.values())
     known = [row for row in mine if row["landed_at"] <= at]
+    known.sort(key=lambda row: (row["landed_at"], row["flight"] if view.event_key else ""))
     if not view.windowed:
-        known.sort(key=lambda row: (row["landed_at"], row["flight"] if view.event_key else ""))
         if view.ttl is not None:
             known = [row for row in known if row["landed_at"] > at - view.ttl]
         last = known[-1] if known else {}
@@ -147,8 +167,17 @@ def by_brute_force(view: FeatureView, events: list[dict[str, Any]], key: tuple[A
         aggregation = feature.aggregation
         assert aggregation is not None
         window = [row for row in known if row["landed_at"] > at - aggregation.window]
-        values = [row[aggregation.column] for row in window] if aggregation.column else [0.0] * len(window)
-        found[feature.name] = summary(aggregation.function, [float(v) for v in values if v is not None and v == v])
+        column = aggregation.column
+        there = [row for row in window if column is None or (row[column] is not None and row[column] == row[column])]
+        if aggregation.function == "time_since":
+            found[feature.name] = (at - there[-1]["landed_at"]).total_seconds() if there else None
+        elif aggregation.function == "last":
+            # Of several at one time the greatest value is the last one: an order that does not depend on how they arrived.
+            found[feature.name] = max((row["landed_at"], float(row[column])) for row in there)[1] if there else None
+        elif aggregation.function == "distinct":
+            found[feature.name] = float(len({row[column] for row in there}))
+        else:
+            found[feature.name] = summary(aggregation.function, [1.0 if column is None else float(row[column]) for row in there])
     return found
 
 
@@ -159,9 +188,10 @@ def summary(function: str, values: list[float]) -> float | None:
         return math.fsum(values)
     if not values:
         return None
-    return {"mean": math.fsum(values) / len(values), "share": math.fsum(values) / len(values), "min": min(values), "max": max(values)}[
-        function
-    ]
+    if function == "quantile":
+        return float(np.quantile(values, 0.3))
+    mean = math.fsum(values) / len(values)
+    return {"mean": mean, "share": mean, "min": min(values), "max": max(values)}[function]
 
 
 def same(found: Any, expected: Any) -> bool:

@@ -306,7 +306,7 @@ def _decide(
     for view in views:
         old = before.get(view.name)
         known[view.name] = view
-        if old is not None and old.digest == digest_value([view, sources[view.name].keys]):
+        if old is not None and (old.definition, old.keys) == (view, sources[view.name].keys):
             changes.append(DefinitionChange(kind="view", name=view.name, action="keep", version=old.version))
             continue
         versions[view.name] = old.version + 1 if old is not None else 1
@@ -318,7 +318,7 @@ def _decide(
         expand(service, known)
         row = _newest_row(tx, FEATURE_SERVICES, project, service.name)
         pins = {name: versions[name] for name in service.views}
-        if row is not None and row.digest == digest_value([service, pins]):
+        if row is not None and (row.definition, row.views) == (service, pins):
             changes.append(DefinitionChange(kind="service", name=service.name, action="keep", version=row.version))
             continue
         moved: tuple[str, ...] = ()

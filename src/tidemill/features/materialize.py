@@ -46,7 +46,7 @@ def materialize(ws: Workspace, view: str, until: datetime | None = None, *, sour
     found, end = read_view(ws, view), utc(until) if until is not None else ws.clock.now()
     definition, plan = found.definition, view_plan(ws.project, found)
     version = read_version(ws, source or definition.source)
-    events = relevant(definition, open_table(ws, version, columns=_columns(definition)), end)
+    events = relevant(definition, open_table(ws, version, columns=definition.needs), end)
     if definition.event_key is None:
         ws.online.clear(plan.namespace)
     outcomes = [
@@ -77,7 +77,3 @@ def _longest(view: FeatureView) -> timedelta | None:
 
 def _total(outcomes: list[Pushed]) -> Pushed:
     return Pushed(stored=sum(each.stored for each in outcomes), skipped=sum(each.skipped for each in outcomes))
-
-
-def _columns(view: FeatureView) -> list[str]:
-    return list(dict.fromkeys([*view.entity, view.event_timestamp, *([view.event_key] if view.event_key else []), *view.columns]))

@@ -20,6 +20,7 @@ from tidemill.core.clock import micros, parse_moment
 from tidemill.core.codec import pack, unpack
 from tidemill.core.errors import Corrupt, Invalid
 from tidemill.core.values import Value
+from tidemill.features.values import counts_only, numbers_of_texts
 from tidemill.features.views import FeatureView, aggregation_of
 from tidemill.features.windows import Floats, Ints, canonical_order, summarise
 from tidemill.store.online import KEY_BYTES, OnlineStore
@@ -203,10 +204,10 @@ class _WindowReader:
         # Longest first, so that spans of one entity come in ascending order of their starts.
         self._windows = np.array(sorted({each.window // _MICROSECOND for _, each in wanted}, reverse=True), dtype=np.int64)
         self._wanted = [
-            (name, each.function, each.column, int(np.flatnonzero(self._windows == each.window // _MICROSECOND)[0]))
+            (name, (each.function, each.column, each.quantile), int(np.flatnonzero(self._windows == each.window // _MICROSECOND)[0]))
             for name, each in wanted
         ]
-        self._summaries = list(dict.fromkeys((function, column) for _, function, column, _ in self._wanted))
+        self._summaries = list(dict.fromkeys(summary for _, summary, _ in self._wanted))
 
     def values(self, blobs: Sequence[bytes | None], moment: int) -> dict[str, NDArray[Any]]:
         parts = [_decode(blob, len(self._columns)) if blob is not None else None for blob in blobs]
@@ -217,12 +218,13 @@ class _WindowReader:
         starts, ends = self._spans(times, sizes, moment)
         shape = (len(blobs), self._windows.size)
         summaries = {
-            (function, column): summarise(
-                function, values[self._columns.index(column)] if column is not None else None, starts, ends
+            (function, column, quantile): summarise(
+                function, values[self._columns.index(column)] if column is not None else None, starts, ends,
+                quantile=quantile, times=times, moments=np.full(starts.size, moment),
             ).reshape(shape)
-            for function, column in self._summaries
-        }
-        return {name: summaries[function, column][:, window] for name, function, column, window in self._wanted}
+            for function, column, quantile in self._summaries
+        }  # fmt: skip
+        return {name: summaries[summary][:, window] for name, summary, window in self._wanted}
 
     def _spans(self, times: Ints, sizes: Ints, moment: int) -> tuple[Ints, Ints]:
         """Return where each window of each entity starts and ends among all events laid end to end."""
@@ -377,6 +379,8 @@ def _hashes(plan: ViewPlan, rows: Columns) -> Ints | None:
 
 
 def _numbers(view: FeatureView, name: str, column: Column) -> Floats:
+    if counts_only(view, name) and any(isinstance(value, str) for value in _plain(column)):
+        return numbers_of_texts(_texts(view, name, column))
     try:
         return np.array([np.nan if value is None else float(value) for value in _plain(column)], dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -386,6 +390,10 @@ def _numbers(view: FeatureView, name: str, column: Column) -> Floats:
 def _latest_values(view: FeatureView, name: str, column: Column) -> list[float | str | None]:
     if any(feature.kind == "double" for feature in view.features if feature.reads == name):
         return [None if math.isnan(value) else value for value in _numbers(view, name, column).tolist()]
+    return [*_texts(view, name, column)]
+
+
+def _texts(view: FeatureView, name: str, column: Column) -> list[str | None]:
     values = _plain(column)
     wrong = [value for value in values if value is not None and not isinstance(value, str)]
     if wrong:

@@ -1,9 +1,11 @@
 """Definitions: what a feature is, where it comes from, how far back it looks. Says nothing of how it is computed.
 
-The rule of time, everywhere: an event counts for a row at t when t - window < event time <= t. An event without a time has
-not happened; an event without a join key belongs to nobody. A missing value (NULL or NaN) does not count in an aggregation;
-as a latest value it stays missing. Of events with one event key for one entity the last row of the source counts. Among
-latest values of one time the one with the greatest event key counts, and without event keys the last row.
+The rule of time, everywhere: an event counts for a row at t when t - window < event time <= t and, where the view names a created
+timestamp, when it had been written by t. An event without a time has not happened; one without a created time was written when it
+happened; one without a join key (NULL or NaN) belongs to nobody. A missing value (NULL or NaN) does not count in an aggregation; as a
+latest value it stays missing. Of events with one event key for one entity the one written last by t counts, of those written at once, or
+where nothing tells when, the last row of the source. Among latest values of one time the one with the greatest event key counts, then the
+one written last, then the last row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,26 +16,36 @@ from tidemill.core.errors import Invalid
 from tidemill.core.ids import check_name
 from tidemill.core.values import Value
 
-AggregateFunction = Literal["count", "sum", "mean", "share", "min", "max"]
+AggregateFunction = Literal["count", "sum", "mean", "share", "min", "max", "quantile", "last", "distinct", "time_since"]
 FeatureKind = Literal["double", "string"]
 
 
 class Aggregation(Value, frozen=True, kw_only=True):
     """A summary of the events of the last `window`.
 
-    count: of events, or of values when a column is named. share: of true ones in a boolean column. count of nothing is 0,
-    sum of nothing 0, anything else of nothing missing.
+    count: of events, or of values when a column is named. share: of true ones in a boolean column. quantile: the `quantile`-th, between
+    the two values next to it in proportion (Hyndman and Fan, type 7). last: the latest value that is not missing. distinct: how many
+    different values. time_since: seconds from the last event, or the last one with a value when a column is named, to the row.
+    count, distinct and sum of nothing are 0, anything else of nothing is missing.
     """
 
     function: AggregateFunction
     window: timedelta
     column: str | None = None
+    quantile: float | None = None
 
     def __post_init__(self) -> None:
+        if (self.quantile is not None) != (self.function == "quantile") or not 0 <= (self.quantile or 0) <= 1:
+            raise Invalid(
+                f"aggregation {self.function!r} has the quantile {self.quantile}; expected one from 0 to 1 with the function quantile, "
+                "and none with any other"
+            )
         if self.window <= timedelta(0):
             raise Invalid(f"an aggregation over {self.window} looks at nothing; expected a window longer than zero")
-        if self.column is None and self.function != "count":
-            raise Invalid(f"aggregation {self.function!r} names no column; expected the column to summarise (only count does without)")
+        if self.column is None and self.function not in ("count", "time_since"):
+            raise Invalid(
+                f"aggregation {self.function!r} names no column; expected the column to summarise (only count and time_since do without)"
+            )
 
 
 class Feature(Value, frozen=True, kw_only=True):
@@ -68,6 +80,7 @@ class FeatureView(Value, frozen=True, kw_only=True):
     event_timestamp: str
     features: tuple[Feature, ...]
     event_key: str | None = None
+    created_timestamp: str | None = None
     ttl: timedelta | None = None
     description: str = ""
     owner: str = ""
@@ -97,6 +110,12 @@ class FeatureView(Value, frozen=True, kw_only=True):
     def columns(self) -> tuple[str, ...]:
         """The value columns that the features read, each once, in order of first use."""
         return tuple(dict.fromkeys(feature.reads for feature in self.features if feature.reads is not None))
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """All columns of the source that the view is made of, each once."""
+        others = (self.event_timestamp, self.created_timestamp, self.event_key)
+        return tuple(dict.fromkeys([*self.entity, *(name for name in others if name is not None), *self.columns]))
 
     def feature(self, name: str) -> Feature:
         """Return the feature of that name. Raises Invalid."""
@@ -167,10 +186,12 @@ def check_source(view: FeatureView, columns: Mapping[str, str]) -> None:
 _EXPECTED = {
     "join key": "text or whole numbers",
     "event timestamp": "a timestamp with a time zone",
+    "created timestamp": "a timestamp with a time zone",
     "event key": "text or whole numbers",
     "double feature": "numbers or booleans",
     "string feature": "text",
     "share feature": "booleans",
+    "distinct feature": "text, numbers or booleans",
 }
 
 
@@ -178,10 +199,12 @@ def _needs(view: FeatureView) -> list[tuple[str, str]]:
     needs = [(name, "join key") for name in view.entity] + [(view.event_timestamp, "event timestamp")]
     if view.event_key is not None:
         needs.append((view.event_key, "event key"))
+    if view.created_timestamp is not None:
+        needs.append((view.created_timestamp, "created timestamp"))
     for feature in view.features:
         if feature.reads is not None:
-            share = feature.aggregation is not None and feature.aggregation.function == "share"
-            needs.append((feature.reads, "share feature" if share else f"{feature.kind} feature"))
+            function = feature.aggregation.function if feature.aggregation is not None else ""
+            needs.append((feature.reads, f"{function if f'{function} feature' in _EXPECTED else feature.kind} feature"))
     return needs
 
 
@@ -190,12 +213,14 @@ def _fits(kind: str, role: str) -> bool:
     whole = kind.startswith(("int", "uint"))
     if role in ("join key", "event key"):
         return text or whole
-    if role == "event timestamp":
+    if role in ("event timestamp", "created timestamp"):
         return kind.startswith("timestamp[") and "tz=" in kind
     if role == "string feature":
         return text
     if role == "share feature":
         return kind == "bool"
+    if role == "distinct feature" and text:
+        return True
     return whole or kind in ("bool", "float", "double", "halffloat") or kind.startswith("decimal")
 
 

@@ -1,6 +1,6 @@
 """Summaries of spans of values: the one arithmetic behind history and the online store, so that both give the same bits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +10,45 @@ from tidemill.features.views import AggregateFunction
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+PORTION = 1 << 22
 _EXACT = 2.0**53
 
 
-def summarise(function: AggregateFunction, values: Floats | None, starts: Ints, ends: Ints) -> Floats:
+def summarise(
+    function: AggregateFunction,
+    values: Floats | None,
+    starts: Ints,
+    ends: Ints,
+    *,
+    quantile: float | None = None,
+    times: Ints | None = None,
+    moments: Ints | None = None,
+) -> Floats:
     """Return function over values[starts[i]:ends[i]] for each i; NaN values do not count.
 
-    starts <= ends, both (m,), in any order. values None counts rows. An empty span gives count 0, sum 0, else NaN.
+    starts <= ends, both (m,), in any order. values None counts rows. An empty span gives count, distinct and sum 0, else NaN. For
+    time_since: times of the values and moments (m,) of the spans, in microseconds; the result is in seconds.
     The result of a span depends on the values in it and on their order, never on where the span lies: sums of whole
     numbers are exact, all other sums are added in one fixed order (numpy's pairwise one).
     """
+    if function in ("last", "time_since"):
+        places = _last_places(values, starts, ends)
+        there = places >= 0
+        if function == "last":
+            assert values is not None, "a view says which column"
+            return _taken(values, places, there)
+        assert times is not None, "time_since is told the times"
+        assert moments is not None, "time_since is told the moments"
+        ages = np.full(places.size, np.nan)
+        ages[there] = (moments[there] - times[places[there]]) / 1e6
+        return ages
     if values is None:
         return (ends - starts).astype(np.float64)
+    if function == "quantile":
+        assert quantile is not None, "a view says which quantile"
+        return _quantiles(values, starts, ends, quantile)
+    if function == "distinct":
+        return _distinct(values, starts, ends)
     present = ~np.isnan(values)
     whole = bool(present.all())
     counts = (ends - starts).astype(np.float64) if whole else _differences(present.astype(np.float64), starts, ends)
@@ -38,6 +65,24 @@ def summarise(function: AggregateFunction, values: Floats | None, starts: Ints, 
     with np.errstate(invalid="ignore", divide="ignore"):
         means: Floats = sums / counts
     return means
+
+
+def spread(starts: Ints, ends: Ints) -> Iterator[tuple[slice, Ints, Ints]]:
+    """Yield which spans, the places of all that is in them, one span after the other, and where each of them ends among those.
+
+    In portions of about PORTION places, so that memory stays bounded however long the spans are.
+    """
+    sizes = ends - starts
+    totals = np.cumsum(sizes)
+    first = 0
+    while first < sizes.size:
+        done = int(totals[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(totals, done + PORTION, side="right")))
+        these = slice(first, last)
+        until = totals[these] - done
+        offsets = np.repeat(starts[these] - (until - sizes[these]), sizes[these])
+        yield these, np.arange(offsets.size, dtype=np.int64) + offsets, until
+        first = last
 
 
 def canonical_order(times: Ints, columns: Sequence[Floats | Ints]) -> Ints:
@@ -86,3 +131,54 @@ def _reduce_ascending(reduce: np.ufunc, values: Floats, starts: Ints, ends: Ints
     with np.errstate(invalid="ignore"):
         reduced: Floats = reduce.reduceat(padded, edges)[::2]
     return reduced
+
+
+def _last_places(values: Floats | None, starts: Ints, ends: Ints) -> Ints:
+    """Return the place of the last value in each span, -1 where there is none."""
+    found = ends - 1
+    if values is not None and values.size:
+        there = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(values.size)))
+        found = there[np.maximum(found, 0)]
+    return np.where((ends > starts) & (found >= starts), found, -1)
+
+
+def _taken(values: Floats, places: Ints, there: NDArray[np.bool_]) -> Floats:
+    found = np.full(places.size, np.nan)
+    found[there] = values[places[there]]
+    return found + 0.0
+
+
+def _quantiles(values: Floats, starts: Ints, ends: Ints, quantile: float) -> Floats:
+    found = np.full(starts.size, np.nan)
+    for these, places, until in spread(starts, ends):
+        owners = np.repeat(np.arange(until.size), np.diff(until, prepend=0))
+        inside = values[places]
+        present = ~np.isnan(inside)
+        owners, inside = owners[present], inside[present]
+        inside = inside[np.lexsort((inside, owners))]
+        counts = np.bincount(owners, minlength=until.size)
+        wanted = np.flatnonzero(counts)
+        exact = quantile * (counts[wanted] - 1)
+        below = np.floor(exact).astype(np.int64)
+        lowest = (np.cumsum(counts) - counts)[wanted]
+        low, high = inside[lowest + below], inside[lowest + np.minimum(below + 1, counts[wanted] - 1)]
+        share = exact - below
+        with np.errstate(invalid="ignore"):
+            between = np.where(low == high, low, low * (1 - share) + high * share)
+        found[these.start + wanted] = between
+    return found + 0.0
+
+
+def _distinct(values: Floats, starts: Ints, ends: Ints) -> Floats:
+    """Count in each span the values that do not stand earlier in it."""
+    order = np.lexsort((np.arange(values.size), values))
+    again = np.flatnonzero(values[order[1:]] == values[order[:-1]]) + 1
+    before = np.full(values.size, -1, dtype=np.int64)
+    before[order[again]] = order[again - 1]
+    before[np.isnan(values)] = values.size  # never the first of its kind
+    found = np.zeros(starts.size)
+    for these, places, until in spread(starts, ends):
+        owners = np.repeat(np.arange(until.size), np.diff(until, prepend=0))
+        fresh = before[places] < starts[these][owners]
+        found[these] = np.bincount(owners[fresh], minlength=until.size)
+    return found

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from tidemill.core.errors import Corrupt, Invalid
 from tidemill.core.signature import ModelSpec
 from tidemill.core.values import Value
+from tidemill.features.keys import AskingRows
 from tidemill.features.timeline import look_up as looked_up
 from tidemill.features.views import FeatureView
 from tidemill.serving.batch.columns import Faults, ModelColumns
@@ -240,8 +241,11 @@ class _Scorer:
             return batch
         entities = pa.Table.from_batches([batch.select(list(dict.fromkeys((*look_up.keys, look_up.timestamp))))])
         columns = {name: batch.column(name) for name in batch.schema.names if name not in look_up.names}
+        asking: dict[tuple[str, ...], AskingRows] = {}
         for view in look_up.views:
-            found = looked_up(view, self._events[view.source], entities, timestamp=look_up.timestamp)
+            if view.entity not in asking:
+                asking[view.entity] = AskingRows(entities, view.entity, look_up.timestamp)
+            found = looked_up(view, self._events[view.source], asking[view.entity])
             columns.update({name: found[name] for name in look_up.names if name in found})
         return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
