@@ -42,7 +42,7 @@ lint: $(STAMP) ## format, lint, types, the floors of the house
 check: lint ## the same, and the fast tests
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" $(ARGS)
 
-test: $(STAMP) ## every test, against real PostgreSQL, Redis and Chromium where they are installed
+test: $(STAMP) ## every test, against real PostgreSQL, Redis, Prometheus and Chromium where they are installed
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: $(STAMP) ## every benchmark: each prints its workload, machine, versions, median and spread
@@ -63,5 +63,5 @@ lock: ## write the lock again: hashes, no index address, Python 3.11 to 3.14, Li
 changelog: ## gather changelog.d/ into CHANGELOG.md: make changelog VERSION=0.1.0 DAY=2026-12-01
 	$(PYTHON) scripts/changelog.py $(VERSION) $(DAY)
 
-system: ## install PostgreSQL, Redis and Chromium for the tests, where apt-get exists and one is root
+system: ## install PostgreSQL, Redis, Prometheus and Chromium for the tests, where apt-get exists and one is root
 	@PYTHON=$(PYTHON) sh scripts/system.sh
