@@ -15,7 +15,7 @@ WORKERS ?= auto
 # Tests start hundreds of interpreters: where a machine forbids it, each would compile all of this again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint check bench docs reference lock changelog system
+.PHONY: help install demo test lint check bench docs reference lock changelog system
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -29,6 +29,8 @@ $(STAMP): $(LOCK) pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
+
+install: $(STAMP) ## make the environment in .venv, and what the tests need of the system
 
 demo: $(STAMP) ## replay a year of real flights: make demo ARGS="--no-serve --report report.json"
 	$(BIN)/tidemill demo $(ARGS)
