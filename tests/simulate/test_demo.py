@@ -56,8 +56,14 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed(tmp_path: Path) 
     agree(report)
 
 
-def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
-    one, other = (replay(tmp_path / name, 9, seed=3) for name in ("one", "other"))
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> DemoReport:
+    """What a replay told in which something moved, a candidate was trained and its release began."""
+    return replay(tmp_path_factory.mktemp("one") / "home", 9, seed=3)
+
+
+def test_the_same_seed_gives_the_same_figures(one: DemoReport, tmp_path: Path) -> None:
+    other = replay(tmp_path / "other", 9, seed=3)
     agree(one)
     assert one.months == other.months
     assert one.champion_digests == other.champion_digests
@@ -67,9 +73,8 @@ def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     assert [(a.time, a.kind, a.what) for a in one.alerts] == [(a.time, a.kind, a.what) for a in other.alerts]
 
 
-def test_the_trace_of_an_answer_leads_back_to_rows_code_and_release(tmp_path: Path) -> None:
-    report = replay(tmp_path / "home", 3)
-    found = report.trace
+def test_the_trace_of_an_answer_leads_back_to_rows_code_and_release(one: DemoReport) -> None:
+    found = one.trace
     assert found["label"] == 1.0
     assert {"origin_delay_2h", "temp", "carrier"} <= set(found["prediction"]["columns"])
     assert {dataset["name"] for dataset in found["datasets"]} == {"flights", "weather", "planes"}

@@ -78,6 +78,16 @@ class TestMlflow(RuntimeConformance):
     def bundle(self, saved: Path) -> Path:
         return saved
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def started(cls, saved: Path) -> Runtime:
+        """One process for all of them: MLflow takes seconds to import."""
+        return load_runtime(saved, example_spec("mlflow", "MLmodel"), trusted=["mlflow"], model="example@1")
+
+    @pytest.fixture
+    def runtime(self, started: Runtime) -> Runtime:
+        return started
+
 
 def test_a_function_is_served_by_mlflow_where_it_is_trusted(tmp_path: Path) -> None:
     folder = save_function(tmp_path, signature=signature("long"))

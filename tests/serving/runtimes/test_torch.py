@@ -11,7 +11,7 @@ from tidemill.core.signature import ModelSpec
 from tidemill.core.values import replace
 from tidemill.serving.block import Block
 from tidemill.serving.runtimes.conformance import RuntimeConformance, example_spec
-from tidemill.serving.runtimes.runtime import ModelFailed, load_runtime
+from tidemill.serving.runtimes.runtime import ModelFailed, Runtime, load_runtime
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -55,6 +55,16 @@ class TorchConformance(RuntimeConformance):
         folder = tmp_path_factory.mktemp("bundle")
         (folder / cls.file).write_bytes((program if cls.file.endswith("2") else script)(Example()))
         return folder
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def started(cls, bundle: Path) -> Runtime:
+        """One process for all of them: PyTorch takes seconds to import."""
+        return load_runtime(bundle, example_spec("torch", cls.file), trusted=["torch"], model="example@1")
+
+    @pytest.fixture
+    def runtime(self, started: Runtime) -> Runtime:
+        return started
 
     def test_a_block_goes_through(self, runtime) -> None:
         for kind in (np.float32, np.float64):
