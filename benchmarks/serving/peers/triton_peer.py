@@ -1,4 +1,4 @@
-"""Triton with its Python backend, the server of PyTriton's wheel: `python triton_peer.py FOLDER PORT`. One instance; no waiting for a batch.
+"""Triton with its Python backend, from PyTriton's wheel: `python triton_peer.py FOLDER PORT`. One instance; no waiting for a batch.
 
 The server is started as itself, with a model repository, since that is several times faster than going through PyTriton.
 """
