@@ -20,7 +20,7 @@ from tests.services import end
 from tidemill.core.clock import wait_until
 from tidemill.core.codec import encode
 from tidemill.core.ids import Digest
-from tidemill.core.signature import Column, ModelSpec, Signature
+from tidemill.core.signature import Column, ModelSpec, Output, Signature
 from tidemill.core.values import replace
 from tidemill.features.online import ViewPlan
 from tidemill.features.views import Aggregation, Feature, FeatureView
@@ -67,6 +67,53 @@ def example_onnx(*, offset: float = 0.0) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+WEIGHTS = [[1.0, 0.0, -1.0], [0.0, 0.5, 0.1]]
+KINDS_TOLD = ("calm", "windy", "storm")
+SEVERAL = (
+    Output(name="label", kind="string"),
+    Output(name="probabilities", kind="float", width=3),
+    Output(name="best", kind="long"),
+    Output(name="sure", kind="boolean", width=1, source="certain"),
+)
+
+
+def several_onnx() -> bytes:
+    """Return a model that tells one of three kinds of weather: softmax of [a, b] by WEIGHTS, the likeliest as number and text, if it is."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "weights"], ["told"]),
+        helper.make_node("Softmax", ["told"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["told"], ["best"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["names", "best"], ["label"], axis=0),
+        helper.make_node("ReduceMax", ["probabilities"], ["most"], axes=[1], keepdims=1),
+        helper.make_node("Greater", ["most", "half"], ["certain"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(WEIGHTS, dtype=np.float32), "weights"),
+        numpy_helper.from_array(np.array(0.5, dtype=np.float32), "half"),
+        helper.make_tensor("names", TensorProto.STRING, [3], [name.encode() for name in KINDS_TOLD]),
+    ]
+    graph = helper.make_graph(
+        nodes, "several",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
+        [
+            helper.make_tensor_value_info("label", TensorProto.STRING, ["n"]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3]),
+            helper.make_tensor_value_info("best", TensorProto.INT64, ["n"]),
+            helper.make_tensor_value_info("certain", TensorProto.BOOL, ["n", 1]),
+        ],
+        constants,
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def several_spec(*others: Output, threshold: float | None = None) -> ModelSpec:
+    """Return the spec of that model: the score is how likely it is windy."""
+    spec = replace(onnx_spec(), output="probabilities", output_index=1, threshold=threshold)
+    return replace(spec, others=others or SEVERAL)
 
 
 def onnx_spec() -> ModelSpec:
@@ -119,7 +166,7 @@ class Plant:
             files = {"model.py": PYTHON.format(body=body).encode()}
         else:
             spec = spec or onnx_spec()
-            files = {"model.onnx": example_onnx(offset=offset)}
+            files = {"model.onnx": several_onnx() if spec.others else example_onnx(offset=offset)}
         return put_tree(self.objects, {**files, "model.json": encode(spec)})
 
     def variant(self, name: str = "champion", *, version: int = 1, **bundle: Any) -> VariantConfig:

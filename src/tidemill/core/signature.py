@@ -6,6 +6,7 @@ from tidemill.core.errors import Invalid
 from tidemill.core.values import Meta, Value
 
 ColumnKind = Literal["double", "long", "string", "boolean"]
+OutputKind = Literal["double", "float", "long", "string", "boolean"]
 SPEC_FILE = "model.json"
 
 
@@ -45,6 +46,23 @@ class Signature(Value, frozen=True, kw_only=True):
         raise Invalid(f"signature has no input {name!r} (it has: {', '.join(column.name for column in self.inputs)})")
 
 
+class Output(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """What a model answers beside its score: an array [n], or [n, width], of which a width of -1 is any.
+
+    source: what the model itself calls it (a tensor, a method, a key, a column); its name, unless told.
+    """
+
+    name: Annotated[str, Meta(min_length=1)]
+    kind: OutputKind
+    width: Annotated[int, Meta(ge=-1)] | None = None
+    source: str = ""
+
+    @property
+    def asked(self) -> str:
+        """What the model calls it."""
+        return self.source or self.name
+
+
 class Step(Value, frozen=True, kw_only=True):
     """One step of a bundle that has several: a file and what runs it. What it answers is a column, named gives, for the steps behind it.
 
@@ -63,7 +81,8 @@ class ModelSpec(Value, frozen=True, kw_only=True):
     """`model.json` of a bundle: how a runtime feeds the model file beside it.
 
     tensors maps each input tensor of the model file to the columns that fill it, in order: [n, k]. output names the
-    tensor that holds the answer, output_index its column when it is [n, m]. threshold turns a score into a label.
+    tensor that holds the score, output_index its column when it is [n, m]; others is what is answered beside the score. threshold
+    turns a score into a label.
     feature_service names the features that the server looks up by entity key; request_columns come with the request.
     steps: of the runtime `steps`, which has no file of its own; each is fed what was sent and what the steps before it gave.
     """
@@ -78,6 +97,7 @@ class ModelSpec(Value, frozen=True, kw_only=True):
     feature_service: str | None = None
     request_columns: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
+    others: tuple[Output, ...] = ()
 
     def __post_init__(self) -> None:
         known = {column.name for column in self.signature.inputs}
@@ -87,3 +107,17 @@ class ModelSpec(Value, frozen=True, kw_only=True):
             raise Invalid(f"model.json feeds columns that its signature does not name: {', '.join(strange)}")
         if bool(self.steps) != (self.runtime == "steps"):
             raise Invalid(f"model.json has the runtime {self.runtime!r} and {len(self.steps)} steps; steps belong to the runtime 'steps'")
+        names = [column.name for column in self.signature.outputs[:1]] + [output.name for output in self.others]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise Invalid(f"model.json names the output {twice[0]!r} twice; the score and each of its others has a name of its own")
+
+    @property
+    def score_name(self) -> str:
+        """What the score is called."""
+        return self.signature.outputs[0].name if self.signature.outputs else "score"
+
+    @property
+    def whole(self) -> Output | None:
+        """That of the others of which the score is a column, None when there is none."""
+        made = self.steps[-1].output if self.steps else self.output
+        return next((output for output in self.others if output.width is not None and output.asked == made), None)

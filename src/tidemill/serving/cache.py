@@ -3,28 +3,34 @@
 import threading
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
 from tidemill.core.codec import pack
 from tidemill.core.ids import Digest
+from tidemill.core.signature import Output
 from tidemill.serving.block import Block
+from tidemill.serving.outputs import NONE, Others, array_of
 from tidemill.serving.runtimes.runtime import Columns
 
 DIGEST_BYTES = 16
 
 
 class ScoreCache:
-    """Scores of rows by model, for so many rows at most: the one asked for the longest ago goes first. Safe from several threads."""
+    """What was said of rows by model, for so many rows at most: the one asked for the longest ago goes first. Safe from several threads.
+
+    That is a score, or a tuple of the score and what was said beside it.
+    """
 
     def __init__(self, rows: int) -> None:
         self._most = rows
-        self._scores: dict[bytes, float] = {}  # in the order in which they were asked for
+        self._scores: dict[bytes, Any] = {}  # in the order in which they were asked for
         self._guard = threading.Lock()
 
-    def known(self, keys: Sequence[bytes]) -> list[float | None]:
+    def known(self, keys: Sequence[bytes]) -> list[Any]:
         """Return what was said of each row, None where nothing is known."""
-        found: list[float | None] = []
+        found: list[Any] = []
         with self._guard:
             for key in keys:
                 score = self._scores.pop(key, None)
@@ -33,10 +39,10 @@ class ScoreCache:
                 found.append(score)
         return found
 
-    def learn(self, keys: Sequence[bytes], scores: Sequence[float]) -> None:
+    def learn(self, keys: Sequence[bytes], said: Sequence[Any]) -> None:
         """Keep what a model said of rows."""
         with self._guard:
-            self._scores.update(zip(keys, scores, strict=True))
+            self._scores.update(zip(keys, said, strict=True))
             while len(self._scores) > self._most:
                 del self._scores[next(iter(self._scores))]
 
@@ -52,3 +58,16 @@ def row_keys(bundle: Digest, columns: Columns, needs: tuple[str, ...], count: in
         lists = [column.tolist() if isinstance(column := columns[name], np.ndarray) else column for name in needs]
         rows = [pack(list(row)) for row in zip(*lists, strict=True)]
     return [blake2b(row, digest_size=DIGEST_BYTES, key=salt).digest() for row in rows]
+
+
+def said_of(scores: list[float], others: Others) -> list[Any]:
+    """Return what was said of each row, as it is kept."""
+    return list(zip(scores, *(array.tolist() for array in others.values()), strict=True)) if others else scores
+
+
+def said_again(found: list[Any], outputs: Sequence[Output]) -> tuple[list[float], Others]:
+    """Return what was kept as a model says it. outputs: what was said beside the score."""
+    if not outputs:
+        return found, NONE
+    scores, *values = zip(*found, strict=True)
+    return list(scores), {output.name: array_of(each, output) for output, each in zip(outputs, values, strict=True)}

@@ -33,9 +33,12 @@ class Dense(Value, frozen=True, kw_only=True):
 
 
 class PredictionsAnswer(Wire, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer to a request; the ids are there when they are too many for a header."""
+    """The answer to a request, a prediction a row; the ids are there when they are too many for a header.
 
-    predictions: list[float]
+    A prediction is the score; of a model that answers one row of numbers, a list of them; of one that answers more, an object by name.
+    """
+
+    predictions: list[float | list[Any] | dict[str, Any]]
     prediction_ids: list[str] | None = None
 
 
@@ -95,10 +98,23 @@ def read_records(endpoint: Endpoint, data: bytes, parameters: Parameters) -> Row
     return schema.decode(_request(encode(mended), parameters))
 
 
-def encode_predictions(rows: Rows, answered: Answered) -> bytes:
-    """Return the scores as JSON, with their ids when `id_lines` has no room for them."""
+def encode_predictions(endpoint: Endpoint, rows: Rows, answered: Answered) -> bytes:
+    """Return the predictions as JSON, with their ids when `id_lines` has no room for them."""
     ids = None if rows.ids is not None or id_lines(rows, answered) else answered.ids
-    return encode(PredictionsAnswer(predictions=answered.scores, prediction_ids=ids))
+    return encode(PredictionsAnswer(predictions=predictions_of(endpoint, answered), prediction_ids=ids))
+
+
+def predictions_of(endpoint: Endpoint, answered: Answered) -> list[Any]:
+    """Return the prediction of each row, as MLflow's own server would give it."""
+    others, whole = answered.others, endpoint.whole
+    if not others:
+        return answered.scores
+    if len(others) == 1 and whole is not None:
+        rows: list[Any] = others[whole].tolist()
+        return rows
+    lists = {name: array.tolist() for name, array in others.items()}
+    named = lists if whole is not None else {endpoint.output: answered.scores, **lists}
+    return [dict(zip(named, values, strict=True)) for values in zip(*named.values(), strict=True)]
 
 
 def id_lines(rows: Rows, answered: Answered) -> bytes:

@@ -30,7 +30,7 @@ from tidemill.serving.journal import (
     predictions_folder,
     segments,
 )
-from tidemill.serving.tables import INPUT, MOMENT, PREDICTIONS, full, once, segment_table, whole, within
+from tidemill.serving.tables import INPUT, MOMENT, OUTPUT, PREDICTIONS, full, once, segment_table, whole, within
 from tidemill.store.objects import ObjectNotFound, ObjectStore
 
 TRIES = 50
@@ -39,7 +39,8 @@ TRIES = 50
 class JournaledPrediction(Value, frozen=True, kw_only=True):
     """One prediction as it was answered (shadow: as it would have been). columns: what came with it and what was looked up.
 
-    key: the value of the endpoint's label key. inputs_kept: false where the endpoint's policy left the inputs out.
+    outputs: what was answered beside the score. key: the value of the endpoint's label key. inputs_kept: false where the endpoint's
+    policy left the inputs out.
     """
 
     id: str
@@ -56,6 +57,7 @@ class JournaledPrediction(Value, frozen=True, kw_only=True):
     key: str | None
     inputs_kept: bool
     columns: dict[str, Any]
+    outputs: dict[str, Any]
 
 
 class PredictionNotFound(NotFound):
@@ -71,7 +73,8 @@ def read_predictions(
 ) -> pa.Table:
     """Return what an endpoint predicted in a window of event time, each prediction once, ordered by event time.
 
-    Columns as PREDICTIONS, then `input.NAME` for each column that came with a request or was looked up (NaN as null). Rows with
+    Columns as PREDICTIONS, then `input.NAME` for each column that came with a request or was looked up (NaN as null), and
+    `output.NAME` for what was answered beside the score (lists, where that is several values a row). Rows with
     shadow true are what shadows said; their inputs are null, for they stand with the answer. So are those of rows whose inputs were
     not kept (inputs_kept false). Without with_inputs only the columns of PREDICTIONS are read, which is much faster. Of an id that came
     more than once the first answer counts; of a shadow, the first of each variant. objects: where archived days lie.
@@ -217,7 +220,9 @@ def find_prediction(
         if table.num_rows:
             row = table.slice(0, 1).to_pylist()[0]
             columns = {key.removeprefix(INPUT): row.pop(key) for key in list(row) if key.startswith(INPUT)}
-            return JournaledPrediction(endpoint=name, columns=columns, **row)
+            told = {key.removeprefix(OUTPUT): row.pop(key) for key in list(row) if key.startswith(OUTPUT)}
+            outputs = {output: value for output, value in told.items() if value is not None}  # other versions answered more
+            return JournaledPrediction(endpoint=name, columns=columns, outputs=outputs, **row)
     raise PredictionNotFound(prediction_id)
 
 

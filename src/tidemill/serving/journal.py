@@ -25,6 +25,7 @@ from tidemill.core.codec import pack
 from tidemill.core.errors import Unavailable
 from tidemill.core.ids import new_id
 from tidemill.core.values import Value, Wire
+from tidemill.serving.outputs import Packed
 
 MAGIC = b"TMJOURN1"
 SUFFIX = ".seg"
@@ -48,6 +49,7 @@ class PredictionRecord(Value, frozen=True, kw_only=True, omit_defaults=True):
     at: event time, received: real time, both microseconds since 1970. variant holds places in variants: (name, model, version).
     columns and block: what came with the request and what was looked up. shadow: nobody was told. latency_ms and trace_id: a list
     where rows differ in it. keys: values of the endpoint's label key. inputs_kept: false where its policy left the inputs out.
+    others: what was answered beside the score, by name.
     """
 
     at: int
@@ -63,6 +65,7 @@ class PredictionRecord(Value, frozen=True, kw_only=True, omit_defaults=True):
     block: PackedBlock | None = None
     keys: list[str | None] | None = None
     inputs_kept: bool = True
+    others: dict[str, Packed] | None = None
 
 
 class PredictionHead(Wire, frozen=True, kw_only=True):

@@ -184,7 +184,7 @@ def warm_up(runtime: Runtime, spec: ModelSpec) -> None:
     """Run a model once on a made-up row, so that the first caller does not wait. Raises ModelFailed for one that cannot run."""
     columns = {column.name: _example(column.kind, column.categories, column.low) for column in spec.signature.inputs}
     try:
-        runtime.run(columns, 1)
+        (runtime.answer if spec.others else runtime.run)(columns, 1)
     except ModelFailed as error:
         # A made-up row may be one that the model cannot score; only one that it cannot run at all must not go live.
         if "is not a finite number" not in error.reason:

@@ -1,6 +1,7 @@
-"""What of a prediction is written down: an endpoint's policy of keeping, dropping and hashing inputs, applied before anything is written.
+"""What of a prediction is written down: an endpoint's policy of keeping, dropping and hashing, applied before anything is written.
 
-Id, score, variant and times are always written, and so is the label key's value.
+Id, score, variant and times are always written, and so is the label key's value. What is answered beside the score is written unless
+its name is among those that are dropped or hashed.
 """
 
 import zlib
@@ -17,6 +18,7 @@ from tidemill.core.values import replace
 from tidemill.serving.block import Block
 from tidemill.serving.config import EndpointOptions
 from tidemill.serving.journal import PackedBlock, PredictionRecord
+from tidemill.serving.outputs import NONE, Array, Others, pack_others
 from tidemill.serving.runtimes.runtime import Column, Columns
 
 SECRET_FILE = "journal.key"
@@ -33,22 +35,33 @@ class JournalPolicy:
         self._label_key = options.label_key
         self._secret = read_secret(state / SECRET_FILE) if self._hash else b""
 
-    def records(self, bare: PredictionRecord, columns: Columns) -> list[PredictionRecord]:
+    def records(self, bare: PredictionRecord, columns: Columns, others: Others = NONE) -> list[PredictionRecord]:
         """Return what is to be written: a record without inputs with those inputs that are kept, one for rows whose inputs are not."""
+        others = self._shown(others)
         if self._label_key is not None and self._label_key in columns:
             bare = replace(bare, keys=self.key_texts(plain(columns[self._label_key])))
         kept = [place for place, unit in enumerate(bare.ids) if zlib.crc32(unit.encode()) < self._limit]
         if len(kept) == len(bare.ids):
-            return [self._with_inputs(bare, columns)]
+            return [self._with_inputs(_with_others(bare, others), columns)]
         if not kept:
-            return [replace(bare, inputs_kept=False)]
+            return [replace(_with_others(bare, others), inputs_kept=False)]
         taken = columns.take(kept) if isinstance(columns, Block) else {name: _take(column, kept) for name, column in columns.items()}
         left = sorted(set(range(len(bare.ids))) - set(kept))
-        return [self._with_inputs(_some(bare, kept), taken), replace(_some(bare, left), inputs_kept=False)]
+        return [
+            self._with_inputs(_with_others(_some(bare, kept), others, kept), taken),
+            replace(_with_others(_some(bare, left), others, left), inputs_kept=False),
+        ]
 
     def key_texts(self, values: Sequence[Any]) -> list[str | None]:
         """Return values of the label key as they are journaled: text, hashed if that column is."""
         return [hashed(value, self._secret) if self._label_key in self._hash else text_of(value) for value in values]
+
+    def _shown(self, others: Others) -> Others:
+        return {
+            name: _hashed_array(array, self._secret) if name in self._hash else array
+            for name, array in others.items()
+            if name not in self._drop
+        }
 
     def _with_inputs(self, bare: PredictionRecord, columns: Columns) -> PredictionRecord:
         hidden = {name: [hashed(value, self._secret) for value in plain(columns[name])] for name in columns if name in self._hash}
@@ -85,6 +98,16 @@ def text_of(value: Any) -> str | None:
 def plain(column: Column) -> list[Any]:
     """Return a column as a list of Python values."""
     return column.tolist() if isinstance(column, np.ndarray) else list(column)
+
+
+def _hashed_array(array: Array, secret: bytes) -> Array:
+    texts = np.array([hashed(value, secret) for value in array.ravel().tolist()], dtype=object)
+    return texts.reshape(array.shape)
+
+
+def _with_others(record: PredictionRecord, others: Others, places: list[int] | None = None) -> PredictionRecord:
+    taken = others if places is None else {name: array[places] for name, array in others.items()}
+    return replace(record, others=pack_others(taken)) if taken else record
 
 
 def _take(column: Column, places: list[int]) -> list[Any]:

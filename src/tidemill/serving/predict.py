@@ -14,11 +14,12 @@ from tidemill.core.ids import new_ids
 from tidemill.core.values import Passed, Value
 from tidemill.features.online import FeatureReader
 from tidemill.serving.block import Block
-from tidemill.serving.cache import ScoreCache, row_keys
+from tidemill.serving.cache import ScoreCache, row_keys, said_again, said_of
 from tidemill.serving.config import EndpointConfig, VariantConfig
 from tidemill.serving.journal import EndpointJournal, FailureRecord, JournalUnavailable, PackedBlock, PredictionRecord
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.models import LoadedVariant
+from tidemill.serving.outputs import NONE, Others, by_row, pack_others, part, put_together, shared
 from tidemill.serving.pace import Pace
 from tidemill.serving.policy import plain, policy_of
 from tidemill.serving.route import choose
@@ -26,6 +27,8 @@ from tidemill.serving.rows import ORDERS_KEPT, Rows, RowSchema, row_schema, toge
 from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, looks_around
 from tidemill.serving.telemetry import IDS, Step, Traced
 from tidemill.store.online import OnlineStore
+
+LABEL = "label"
 
 
 class PredictAnswer(Value, frozen=True, kw_only=True):
@@ -44,6 +47,7 @@ class Answered(Passed):
     scores: list[float]
     chosen: list[str]
     shadow: "ShadowWork | None"
+    others: Others = NONE
 
 
 class Ask(Passed):
@@ -72,6 +76,7 @@ class Work(Passed):
     names: list[str]
     at: int
     scores: list[float] | None = None
+    others: Others = NONE
     failed: FailureRecord | None = None
     steps: list[Step] | None = None
 
@@ -120,9 +125,15 @@ class Endpoint:
         }
         self.labelled = any(threshold is not None for threshold in self._thresholds.values())
         """Whether scores of some variant are turned into labels."""
-        outputs = self.main.spec.signature.outputs
-        self.output = outputs[0].name if outputs else "score"
+        self.output = self.main.spec.score_name
         """What the output with the scores is called."""
+        self.others = shared(self.main.spec, routed)
+        """What is answered, and journaled, beside the scores: what all variants that may answer say alike."""
+        whole = self.main.spec.whole
+        self.whole = whole.name if whole in self.others else None
+        """That of the others of which the score is a column: it says what the score says."""
+        self.label = LABEL if all(output.name != LABEL for output in self.others) else f"{self.output}_{LABEL}"
+        """What the output with the labels is called."""
         self._names: dict[tuple[str, ...], Raw] = {}
         self.used_s = 0.0
         """When it was asked last, by `elapsed`."""
@@ -163,15 +174,17 @@ class Endpoint:
         May be called in a thread: nothing else of the endpoint is touched.
         """
         if len(work.names) == 1:
-            work.scores = self._score(work, work.names[0], work.columns, len(work.ids))
+            work.scores, work.others = self._score(work, work.names[0], work.columns, len(work.ids))
             return
         scores = [0.0] * len(work.ids)
+        parts: list[tuple[list[int], Others]] = []
         for name in work.names:
             places = [place for place, each in enumerate(work.chosen) if each == name]
-            found = self._score(work, name, _take_rows(work.columns, self.variants[name].needs, places), len(places))
+            found, others = self._score(work, name, _take_rows(work.columns, self.variants[name].needs, places), len(places))
+            parts.append((places, others))
             for place, score in zip(places, found, strict=True):
                 scores[place] = score
-        work.scores = scores
+        work.scores, work.others = scores, put_together(parts, len(work.ids))
 
     def recall(self, work: Work) -> bool:
         """Score the rows of one request by what was said of the same rows before; return whether all of them were known."""
@@ -180,36 +193,44 @@ class Endpoint:
         known = self._cache.known(self._keys(work.names[0], work.columns, len(work.ids)))
         if None in known:
             return False
-        work.scores = known  # type: ignore[assignment]  # none is None
+        work.scores, work.others = said_again(known, self.others)
         self.metrics.recalled(len(known))
         return True
 
-    def _score(self, work: Work, name: str, columns: Columns, count: int) -> list[float]:
+    def _score(self, work: Work, name: str, columns: Columns, count: int) -> tuple[list[float], Others]:
         try:
             if name not in self._cached:
                 return self._run(work, name, columns, count)
             keys = self._keys(name, columns, count)
             found = self._cache.known(keys)
-            places = [place for place, score in enumerate(found) if score is None]
+            places = [place for place, said in enumerate(found) if said is None]
             self.metrics.recalled(count - len(places))
             if places:
-                scores = self._run(work, name, _take_rows(columns, self.variants[name].needs, places), len(places))
-                self._cache.learn([keys[place] for place in places], scores)
-                for place, score in zip(places, scores, strict=True):
-                    found[place] = score
-            return found  # type: ignore[return-value]  # none is None
+                new = said_of(*self._run(work, name, _take_rows(columns, self.variants[name].needs, places), len(places)))
+                self._cache.learn([keys[place] for place in places], new)
+                for place, said in zip(places, new, strict=True):
+                    found[place] = said
+            return said_again(found, self.others)
         except ModelFailed as error:
             work.failed = self._failure(self.variants[name].config, count, work.at, shadow=False, reason=error.reason)
             raise
 
-    def _run(self, work: Work, name: str, columns: Columns, count: int) -> list[float]:
+    def _run(self, work: Work, name: str, columns: Columns, count: int) -> tuple[list[float], Others]:
+        variant, others = self.variants[name], NONE
         before = elapsed()
-        scores: list[float] = self.variants[name].runtime.run(columns, count).tolist()
+        # What is remembered of a row is all that is said of it, whoever asks.
+        if self.others and (self._cached or not work.asks[0].rows.score_only):
+            found, arrays = variant.runtime.answer(columns, count)
+            by_name = {output.name: array for output, array in zip(variant.spec.others, arrays, strict=True)}
+            others = {output.name: by_name[output.name] for output in self.others}
+        else:
+            found = variant.runtime.run(columns, count)
+        scores: list[float] = found.tolist()
         after = elapsed()
         self.metrics.ran(name, after - before)
         if work.steps is not None:
             work.steps.append(Step("model", before, after, self._told[name]))
-        return scores
+        return scores, others
 
     def _keys(self, name: str, columns: Columns, count: int) -> list[bytes]:
         variant = self.variants[name]
@@ -246,8 +267,9 @@ class Endpoint:
             shadow=False,
             latency_ms=latency_ms,
             trace_id=trace_id,
+            others=pack_others(work.others) if self._policy is None else None,
         )
-        for each in (record,) if self._policy is None else self._policy.records(record, work.columns):
+        for each in (record,) if self._policy is None else self._policy.records(record, work.columns, work.others):
             self.journal.predictions.gather(each, at=work.at)
         for ask in asks:
             self.metrics.waited(work.began - ask.started)
@@ -257,11 +279,11 @@ class Endpoint:
         self.pace.saw(count, elapsed() - work.began)
         shadow = ShadowWork(self, ids, work.columns, chosen, work.at, trace_id) if self.config.shadows else None
         if len(asks) == 1:
-            return [Answered(ids, work.scores, chosen, shadow)]
+            return [Answered(ids, work.scores, chosen, shadow, work.others)]
         answers, place = [], 0
         for ask in asks:
             end = place + ask.rows.count
-            answers.append(Answered(ids[place:end], work.scores[place:end], chosen[place:end], None))
+            answers.append(Answered(ids[place:end], work.scores[place:end], chosen[place:end], None, part(work.others, place, end)))
             place = end
         answers[-1].shadow = shadow
         return answers
@@ -311,8 +333,10 @@ class Endpoint:
         """Return what came of a request in Tidemill's own shape."""
         labels = self.labels(answered)
         predictions = [
-            Prediction(id=unit, score=score, label=label, variant=name, version=self.variants[name].config.version)
-            for unit, score, label, name in zip(answered.ids, answered.scores, labels, answered.chosen, strict=True)
+            Prediction(id=unit, score=score, label=label, variant=name, version=self.variants[name].config.version, outputs=others)
+            for unit, score, label, name, others in zip(
+                answered.ids, answered.scores, labels, answered.chosen, by_row(answered.others, len(answered.ids)), strict=True
+            )
         ]
         one = self.sole(answered)
         return PredictAnswer(

@@ -193,7 +193,9 @@ class Routes:
         self._admit(request, writes=False)  # before telling which endpoints there are
         endpoint = self._endpoint(request, self._invocations.endpoint_of(call, self._served(), request.headers))
         rows = self._invocations.decode(endpoint, request)
-        return "invocations", self._serve(request, endpoint, rows, "invocations", partial(self._invocations.answer, request, rows))
+        return "invocations", self._serve(
+            request, endpoint, rows, "invocations", partial(self._invocations.answer, request, endpoint, rows)
+        )
 
     def _first_kserve(self, request: Request) -> Reply:
         """Answer KServe's v1 protocol."""
@@ -211,7 +213,7 @@ class Routes:
         rows = self._kserve.decode(endpoint, request.body)
         return self._serve(
             request, endpoint, rows, "kserve",
-            lambda answered: Reply(200, encode_predictions(rows, answered), extra=id_lines(rows, answered)),
+            lambda answered: Reply(200, encode_predictions(endpoint, rows, answered), extra=id_lines(rows, answered)),
         )  # fmt: skip
 
     def _serve(self, request: Request, endpoint: Endpoint, rows: Rows, name: str, make: Callable[[Answered], Reply]) -> Reply:

@@ -39,12 +39,16 @@ class RowsRefused(Invalid):
 
 
 class Rows(Passed):
-    """Decoded rows: columns by name, ids if the caller gave them, and the moment that they are about."""
+    """Decoded rows: columns by name, ids if the caller gave them, and the moment that they are about.
+
+    score_only: nothing is wanted of what a model answers beside the score.
+    """
 
     columns: Mapping[str, Any]
     count: int
     ids: list[str] | None
     at: datetime | None
+    score_only: bool = False
 
 
 def together(asked: Sequence[Rows]) -> Rows:
@@ -58,13 +62,15 @@ def together(asked: Sequence[Rows]) -> Rows:
     ids = None
     if any(rows.ids for rows in asked):
         ids = [unit for rows in asked for unit in rows.ids or new_ids(rows.count)]
-    return Rows(columns, sum(rows.count for rows in asked), ids, asked[0].at)
+    return Rows(columns, sum(rows.count for rows in asked), ids, asked[0].at, asked[0].score_only)
 
 
 def kind_of(rows: Rows) -> Hashable:
-    """Return what rows of two requests have to have in common to go together: the moment that they are about, and their form."""
+    """Return what rows of two requests have to have in common to go together: the moment, what is wanted of them, and their form."""
     columns = rows.columns
-    return (columns.names, columns.matrix.dtype, rows.at) if type(columns) is Block else rows.at
+    if type(columns) is Block:
+        return columns.names, columns.matrix.dtype, rows.at, rows.score_only
+    return rows.at, rows.score_only
 
 
 class RowSchema:

@@ -13,8 +13,10 @@ from tidemill.core.clock import micros
 from tidemill.core.codec import unpack
 from tidemill.core.window import Window
 from tidemill.serving.journal import PredictionHead, PredictionRecord, frames
+from tidemill.serving.outputs import unpack_array
 
 INPUT = "input."
+OUTPUT = "output."
 MOMENT = pa.timestamp("us", tz="UTC")
 _FIELDS: Mapping[str, pa.DataType] = {
     "id": pa.string(),
@@ -40,20 +42,20 @@ def segment_table(path: Path, window: Window | None, *, holding: bytes | None = 
         return PREDICTIONS.empty_table()
     low, high = (micros(window.start), micros(window.end)) if window is not None else (0, 0)
     wanted: Callable[[int], bool] = (lambda at: low <= at < high) if window is not None else (lambda _: True)
-    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Any]] = {}
+    groups: dict[tuple[tuple[str, ...], ...], list[Any]] = {}
     kind = PredictionRecord if with_inputs else PredictionHead
     for frame in frames(data, wanted):
         if (holding is not None and not frame.holds(holding)) or (payload := frame.payload()) is None:
             continue
         record = unpack(payload, kind)
-        names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        names: tuple[tuple[str, ...], ...] = ((), (), ())
         if isinstance(record, PredictionRecord):
-            names = (tuple(record.columns), tuple(record.block.names) if record.block is not None else ())
+            names = (tuple(record.columns), tuple(record.block.names) if record.block is not None else (), tuple(record.others or ()))
         groups.setdefault(names, []).append(record)
-    return whole([_records_table(single, block, records) for (single, block), records in groups.items()])
+    return whole([_records_table(single, block, others, records) for (single, block, others), records in groups.items()])
 
 
-def _records_table(names: tuple[str, ...], block: tuple[str, ...], records: Sequence[Any]) -> pa.Table:
+def _records_table(names: tuple[str, ...], block: tuple[str, ...], others: tuple[str, ...], records: Sequence[Any]) -> pa.Table:
     sizes = np.array([len(record.ids) for record in records])
     variants = [record.variants[place] for record in records for place in record.variant]
 
@@ -80,6 +82,8 @@ def _records_table(names: tuple[str, ...], block: tuple[str, ...], records: Sequ
         matrices = [np.frombuffer(record.block.data, record.block.dtype).reshape(-1, len(block)) for record in records]
         whole = np.concatenate(matrices, dtype=np.float64)
         columns |= {INPUT + name: pa.array(whole[:, place], from_pandas=True) for place, name in enumerate(block)}
+    for name in others:
+        columns[OUTPUT + name] = _column([value for record in records for value in unpack_array(record.others[name]).tolist()])
     return pa.table(columns)
 
 
@@ -93,31 +97,43 @@ def _column(values: list[Any]) -> "pa.Array[Any]":
         found: pa.Array[Any] = pa.array(values, from_pandas=True)  # NaN as null
         return found
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # callers sent numbers at one time and text at another
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
+        return pa.array(_texts(values), pa.string())
 
 
 def whole(parts: Sequence[pa.Table] | Iterator[pa.Table]) -> pa.Table:
-    """Return tables as one that has all their columns; a column that is numbers here and text there becomes text."""
+    """Return tables as one that has all their columns; a column that is of one kind here and of another there becomes text."""
     tables = [PREDICTIONS.empty_table(), *parts]
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.concat_tables([_inputs_as_text(table, _clashing(tables)) for table in tables], promote_options="permissive")
+        return pa.concat_tables([_as_text(table, _clashing(tables)) for table in tables], promote_options="permissive")
 
 
 def _clashing(tables: Sequence[pa.Table]) -> set[str]:
-    kinds: dict[str, set[bool]] = {}
+    kinds: dict[str, set[str]] = {}
     for table in tables:
         for field in table.schema:
             if not pa.types.is_null(field.type):
-                kinds.setdefault(field.name, set()).add(pa.types.is_string(field.type))
-    return {name for name, texts in kinds.items() if len(texts) > 1}
+                kinds.setdefault(field.name, set()).add(_kind(field.type))
+    return {name for name, found in kinds.items() if len(found) > 1}
 
 
-def _inputs_as_text(table: pa.Table, names: set[str]) -> pa.Table:
+def _kind(of: pa.DataType) -> str:
+    if pa.types.is_list(of):
+        return f"list of {_kind(of.value_type)}"
+    return "text" if pa.types.is_string(of) else "truth" if pa.types.is_boolean(of) else "number"
+
+
+def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
     for name in names & set(table.column_names):
-        table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
+        found = table[name]
+        told = pa.array(_texts(found.to_pylist()), pa.string()) if pa.types.is_list(found.type) else found.cast(pa.string())
+        table = table.set_column(table.column_names.index(name), name, told)
     return table
+
+
+def _texts(values: Sequence[Any]) -> list[str | None]:
+    return [None if value is None else str(value) for value in values]
 
 
 def within(table: pa.Table, window: Window | None) -> pa.Table:

@@ -16,7 +16,7 @@ from tests.serving import plant
 from tidemill.catalog.lineage import walk
 from tidemill.core.codec import canonical
 from tidemill.core.errors import Conflict, Invalid, NotFound
-from tidemill.core.signature import SPEC_FILE
+from tidemill.core.signature import SPEC_FILE, Output
 from tidemill.core.values import replace
 from tidemill.datasets.versions import DatasetNotFound, add, append, list_versions, open_table, read_version
 from tidemill.deploy.endpoints import create_endpoint
@@ -77,6 +77,35 @@ def test_every_row_has_its_score_in_order(stocked: Workspace) -> None:
     assert (done.rows, done.refused, done.shards, done.resumed, done.again) == (ROWS, 0, 10, 0, False)
     assert heard == [(100 * number, 0, ROWS) for number in range(1, 11)]
     assert not (stocked.state / "batch").exists() or not list((stocked.state / "batch").iterdir())
+
+
+def test_what_is_told_beside_the_score_is_written(ws: Workspace) -> None:
+    spec = plant.several_spec(*plant.SEVERAL[:2], threshold=0.5)
+    bundle = put_tree(ws.objects, {"model.onnx": plant.several_onnx(), SPEC_FILE: canonical(spec)})
+    register(ws, "weather", bundle)
+    add(ws, "sky", pa.table({"a": [1.0, 0.0, None, -2.0, float("inf"), 1.0], "b": [1.0, 6.0, 1.0, 0.0, 1.0, 1.0]}))
+    done = run(ws, model="weather@1", data="sky", on_bad="null", batch_rows=3)
+    made = open_table(ws, "scores")
+    assert made.column_names == ["score", "label", "output.label", "probabilities", "model", "version", "refused"]
+    assert (made["probabilities"].type, done.refused) == (pa.list_(pa.float32()), 2)
+    assert made["output.label"].to_pylist() == ["calm", "windy", None, "storm", None, "calm"]
+    told = made["probabilities"].to_pylist()
+    assert [told[2], told[4]] == [None, None]
+    assert [row[1] for row in told if row] == pytest.approx([score for score in made["score"].to_pylist() if score is not None])
+    add(ws, "odd", pa.table({"a": [1.0], "b": [1.0], "probabilities": [1]}))
+    with pytest.raises(ColumnsRefused, match="column 'probabilities' would stand beside the output's own of that name"):
+        run(ws, model="weather@1", data="odd", columns=("probabilities",))
+
+
+def test_rows_that_the_model_has_no_number_for_are_left_out_of_all_columns(ws: Workspace) -> None:
+    again = Output(name="again", kind="double", width=1, source="score")
+    spec = replace(plant.onnx_spec(), others=(again,))
+    register(ws, "cursed", put_tree(ws.objects, {"model.onnx": plant.example_onnx(), SPEC_FILE: canonical(spec)}))
+    add(ws, "rows", pa.table({"a": [1.0] * 5, "b": [1, 99, 2, 99, 3]}))
+    assert run(ws, model="cursed@1", on_bad="null").refused == 2
+    made = open_table(ws, "scores")
+    assert made["score"].to_pylist() == [pytest.approx(0.11), None, pytest.approx(0.12), None, pytest.approx(0.13)]
+    assert made["again"].to_pylist() == [None if score is None else [score] for score in made["score"].to_pylist()]
 
 
 def test_a_job_leaves_run_lineage_and_event(stocked: Workspace) -> None:

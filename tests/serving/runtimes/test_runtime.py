@@ -24,6 +24,8 @@ def predict(columns):
 
 
 class TestOnnx(RuntimeConformance):
+    width = 1
+
     @pytest.fixture
     def spec(self) -> ModelSpec:
         return onnx_spec()
@@ -46,6 +48,19 @@ class TestOnnx(RuntimeConformance):
     def test_a_spec_that_does_not_fit_the_file_is_refused_when_loaded(self, bundle: Path, spec: ModelSpec, change, says: str) -> None:
         with pytest.raises(Invalid, match=says):
             load_runtime(bundle, replace(spec, **change), trusted=["onnx"], model="example@1")
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"kind": "long"}, "its output 'again' is of type float32; its spec declares long"),
+            ({"kind": "string"}, "its output 'again' holds what is no text"),
+            ({"width": None}, r"its output 'again' has the shape \[1, 1\]; its spec declares \[1\]"),
+        ],
+    )
+    def test_an_output_of_another_kind_is_a_failure(self, bundle: Path, beside: ModelSpec, change, says: str) -> None:
+        runtime = load_runtime(bundle, replace(beside, others=(replace(beside.others[0], **change),)), trusted=["onnx"], model="example@1")
+        with pytest.raises(ModelFailed, match=says):
+            runtime.answer({"a": [1.0], "b": [1]}, 1)
 
     def test_an_output_column_that_is_not_there_is_a_failure(self, bundle: Path, spec: ModelSpec) -> None:
         runtime = load_runtime(bundle, replace(spec, output_index=1), trusted=["onnx"], model="example@1")

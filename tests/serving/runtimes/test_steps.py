@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.serving.plant import Plant, example_onnx
 from tidemill.core.codec import encode
 from tidemill.core.errors import Invalid
-from tidemill.core.signature import Column, ModelSpec, Signature, Step
+from tidemill.core.signature import Column, ModelSpec, Output, Signature, Step
 from tidemill.core.values import replace
 from tidemill.serving.block import Block
 from tidemill.serving.runtimes.conformance import RuntimeConformance, example_spec
@@ -85,6 +85,10 @@ class TestSteps(RuntimeConformance):
     @pytest.fixture
     def runtime(self, bundle: Path, spec: ModelSpec) -> Runtime:
         return load_runtime(bundle, spec, trusted=["python"], model="example@1")
+
+    @pytest.fixture
+    def beside(self) -> ModelSpec:
+        return replace(steps_spec(PREPARE, replace(FINISH, output="score")), others=(Output(name="again", kind="double", source="score"),))
 
     def test_a_missing_file_is_corrupt(self, bundle: Path, spec: ModelSpec, tmp_path: Path) -> None:
         super().test_a_missing_file_is_corrupt(bundle, replace(spec, runtime="python", file=PREPARE.file, steps=()), tmp_path)

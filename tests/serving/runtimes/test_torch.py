@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tidemill.core.errors import Invalid
-from tidemill.core.signature import ModelSpec
+from tidemill.core.signature import ModelSpec, Output
 from tidemill.core.values import replace
 from tidemill.serving.block import Block
 from tidemill.serving.runtimes.conformance import RuntimeConformance, example_spec
@@ -86,6 +86,14 @@ def test_one_of_several_answers_is_picked(tmp_path: Path, output: str, index: in
     spec = replace(example_spec("torch", "model.pt"), tensors={"x": ("a",), "y": ("b",)}, output=output, output_index=index)
     runtime = load_runtime(tmp_path, spec, trusted=["torch"], model="example@1")
     assert runtime.run({"a": [1.0], "b": [2.0]}, 1).tolist() == expected
+
+
+def test_several_answers_are_told_together(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(script(Several()))
+    others = (Output(name="both", kind="float", width=2, source="1"),)
+    spec = replace(example_spec("torch", "model.pt"), tensors={"x": ("a",), "y": ("b",)}, output="0", others=others)
+    scores, (both,) = load_runtime(tmp_path, spec, trusted=["torch"], model="example@1").answer({"a": [1.0, 3.0], "b": [2.0, 1.0]}, 2)
+    assert (scores.tolist(), both.tolist()) == ([-1.0, 2.0], [[1.0, 2.0], [3.0, 1.0]])
 
 
 def test_a_program_that_does_not_fit_the_rows_is_a_failure(tmp_path: Path) -> None:

@@ -88,6 +88,17 @@ def test_records_are_answered_once_by_key_and_journaled(served: Workspace, place
     assert sorted(each["key"] for each in found(f"{place}/out")) == ["7", "a", "b"]
 
 
+def test_what_is_told_beside_the_score_stands_in_the_answer(ws: Workspace, tmp_path: Path) -> None:
+    files = {"model.onnx": plant.several_onnx(), SPEC_FILE: canonical(plant.several_spec(*plant.SEVERAL[:2]))}
+    register(ws, "weather", put_tree(ws.objects, files))
+    local = f"file:{tmp_path}/log"
+    put(f"{local}/in", {"id": "a", "a": 1.0, "b": 1}, {"id": "b", "a": 0.0, "b": 6})
+    assert score_stream(ws, request(local, endpoint=None, model="weather@1")).answered == 2
+    first, second = found(f"{local}/out")
+    assert [first["outputs"]["label"], second["outputs"]["label"]] == ["calm", "windy"]
+    assert first["outputs"]["probabilities"][1] == pytest.approx(first["score"])
+
+
 def test_bad_records_are_put_aside_with_the_reason_and_the_rest_goes_on(served: Workspace, place: str) -> None:
     bad = [b"{", b"\xff", [1], {"x": 1.0}, {"id": "c", "x": "high"}, {"id": "d"}, {"id": True, "x": 1.0}, {"id": "e" * 201, "x": 1}]
     put(f"{place}/in", *bad, {"id": "z", "x": 1.0})

@@ -265,7 +265,7 @@ def _check_columns(job: _Job, schema: pa.Schema) -> None:
     keys = [] if job.service is None else [key for view in job.service.views for key in view.definition.entity]
     wanted = dict.fromkeys((*kept_of(job.request), *keys, *([job.request.at] if job.service is not None and job.request.at else [])))
     faults += [f"column {name!r} is missing" for name in wanted if name not in schema.names]
-    made = output_schema(pa.schema([]), kept=(), threshold=job.threshold, on_bad=job.request.on_bad).names
+    made = output_schema(pa.schema([]), kept=(), threshold=job.threshold, on_bad=job.request.on_bad, others=job.spec.others).names
     faults += [f"column {name!r} would stand beside the output's own of that name" for name in kept_of(job.request) if name in made]
     if faults:
         raise ColumnsRefused(job.source.text, job.subject.reference, list(dict.fromkeys(faults)))
@@ -283,6 +283,7 @@ def _scoring(ws: Workspace, job: _Job, *, batch_rows: int) -> Scoring:
         bundle=str(bundle_folder(ws, job.subject)), model=job.subject.model, version=job.subject.version,
         trusted=ws.settings.trusted_runtimes, deadline_s=ws.settings.model_deadline_s, threshold=job.threshold,
         kept=kept_of(job.request), on_bad=job.request.on_bad, batch_rows=batch_rows, look_up=_look_up(ws, job),
+        others=job.spec.others,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -11,15 +11,17 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tidemill.core.errors import Corrupt, Invalid
-from tidemill.core.signature import ModelSpec
+from tidemill.core.signature import ModelSpec, Output, OutputKind
 from tidemill.core.values import Value
 from tidemill.features.keys import AskingRows
 from tidemill.features.timeline import look_up as looked_up
 from tidemill.features.views import FeatureView
 from tidemill.serving.batch.columns import Faults, ModelColumns
-from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Runtime, Scores, load_runtime, read_spec
+from tidemill.serving.outputs import Array, Others, put_together
+from tidemill.serving.runtimes.runtime import Answer, Columns, ModelFailed, Runtime, Scores, load_runtime, read_spec
 
 T = TypeVar("T")
 OnBad = Literal["fail", "null"]
@@ -27,6 +29,9 @@ GROUP_ROWS = 65_536  # of the output: the same whatever the batches were, so tha
 READ_BYTES = 1 << 20
 FAULTS_TOLD = 20
 REFUSED_KEY = b"tidemill.refused"
+_KINDS: Mapping[OutputKind, pa.DataType] = {
+    "double": pa.float64(), "float": pa.float32(), "long": pa.int64(), "boolean": pa.bool_(), "string": pa.string(),
+}  # fmt: skip
 
 
 class LookUp(Value, frozen=True, kw_only=True):
@@ -56,6 +61,7 @@ class Scoring(Value, frozen=True, kw_only=True):
     on_bad: OnBad
     batch_rows: int
     look_up: LookUp | None = None
+    others: tuple[Output, ...] = ()
 
 
 class Shard(Value, frozen=True, kw_only=True):
@@ -95,12 +101,19 @@ class RowsRefused(Invalid):
         )
 
 
-def output_schema(source: pa.Schema, *, kept: Sequence[str], threshold: float | None, on_bad: OnBad) -> pa.Schema:
-    """Return the columns of the output: kept ones of the source, then what comes of scoring."""
+def output_schema(
+    source: pa.Schema, *, kept: Sequence[str], threshold: float | None, on_bad: OnBad, others: Sequence[Output] = ()
+) -> pa.Schema:  # fmt: skip
+    """Return the columns of the output: kept ones of the source, then what comes of scoring; what is several values a row is a list."""
     fields = [source.field(name) for name in kept]
     fields.append(pa.field("score", pa.float64()))
     if threshold is not None:
         fields.append(pa.field("label", pa.bool_()))
+    taken = {"model", "version", "refused", *(field.name for field in fields[len(kept) :])}
+    for output in others:
+        kind = _KINDS[output.kind]
+        name = f"output.{output.name}" if output.name in taken else output.name
+        fields.append(pa.field(name, kind if output.width is None else pa.list_(kind)))
     fields += [pa.field("model", pa.string()), pa.field("version", pa.int32())]
     if on_bad == "null":
         fields.append(pa.field("refused", pa.string()))
@@ -120,17 +133,19 @@ def score_shard(work: ShardWork) -> ShardDone:
     scratch = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with pq.ParquetFile(shard.path, buffer_size=READ_BYTES, pre_buffer=False) as file:
-            schema = output_schema(file.schema_arrow, kept=scoring.kept, threshold=scoring.threshold, on_bad=scoring.on_bad)
+            schema = output_schema(
+                file.schema_arrow, kept=scoring.kept, threshold=scoring.threshold, on_bad=scoring.on_bad, others=scoring.others
+            )
             with _Writer(scratch, schema) as writer:
                 row = shard.first
                 for batch in ahead(read_rows(file, shard, scorer.columns_of(file.schema_arrow), scoring.batch_rows)):
-                    scores, wrong = scorer.score(batch)
+                    scores, others, wrong = scorer.score(batch)
                     refused += len(wrong)
                     if wrong and scoring.on_bad == "fail":
                         faults.update((row + place, fault) for place, fault in list(wrong.items())[: FAULTS_TOLD - len(faults)])
                         if len(faults) == FAULTS_TOLD:
                             break
-                    writer.write(_output(batch, scores, wrong, scoring, schema))
+                    writer.write(_output(batch, scores, others, wrong, scoring, schema))
                     row += batch.num_rows
                 if faults:
                     raise RowsRefused(f"{scoring.model}@{scoring.version}", faults, total=refused)
@@ -197,6 +212,7 @@ class _Scorer:
         self._scoring = scoring
         self._runtime, spec = _load(scoring.bundle, scoring.trusted, f"{scoring.model}@{scoring.version}", scoring.deadline_s)
         look_up = scoring.look_up
+        self._others = spec.others
         self._columns = ModelColumns(spec, looked_up=look_up.names if look_up is not None else ())
         self._events = {} if look_up is None else {name: _events(paths) for name, paths in look_up.events.items()}
 
@@ -208,32 +224,37 @@ class _Scorer:
         fed = [column.name for column in self._columns.inputs if column.name not in brought]
         return [name for name in dict.fromkeys((*self._scoring.kept, *fed, *keys)) if name in schema.names]
 
-    def score(self, batch: pa.RecordBatch) -> tuple[Scores, Faults]:
-        """Return the score of each row, NaN for those that are refused, and why they are."""
+    def score(self, batch: pa.RecordBatch) -> tuple[Scores, Others, Faults]:
+        """Return the score of each row, NaN for those that are refused, what is said beside it, and why they are."""
         columns, faults = self._columns.take(self._joined(batch))
         scores = np.full(batch.num_rows, np.nan)
+        others: Others = {}
         well = np.setdiff1d(np.arange(batch.num_rows), list(faults)) if faults else np.arange(batch.num_rows)
         if len(well):
-            found, failed = self._run(columns, len(well))
-            scores[well] = found
-            faults.update((int(well[place]), fault) for place, fault in failed.items())
-        return scores, dict(sorted(faults.items()))
+            parts: list[tuple[NDArray[np.intp], Others]] = []
+            for start, answer in self._run(columns, len(well)):
+                places = well[start : start + len(answer.scores)]
+                scores[places] = answer.scores
+                parts.append((places, {output.name: array for output, array in zip(self._others, answer.others, strict=True)}))
+            if sum(len(places) for places, _ in parts) < len(well):
+                silent = np.setdiff1d(well, np.concatenate([places for places, _ in parts])) if parts else well
+                faults.update((int(place), "the model's score is not a finite number") for place in silent)
+            others = parts[0][1] if not faults else put_together(parts, batch.num_rows)
+        return scores, others, dict(sorted(faults.items()))
 
-    def _run(self, columns: Columns, rows: int) -> tuple[Scores, Faults]:
-        """Return the scores of rows. Those that the model has no number for are looked for by halves."""
+    def _run(self, columns: Columns, rows: int, start: int = 0) -> list[tuple[int, Answer]]:
+        """Return what the model says of rows, from which row on. Those that it has no number for are looked for by halves, and left out."""
         try:
             with np.errstate(all="ignore"):  # numbers that single precision cannot hold become infinite
-                return self._runtime.run(columns, rows), {}
+                return [(start, self._runtime.answer(columns, rows) if self._others else Answer(self._runtime.run(columns, rows), ()))]
         except ModelFailed as error:
             if "is not a finite number" not in error.reason:
                 raise
         if rows == 1:
-            return np.array([np.nan]), {0: "the model's score is not a finite number"}
+            return []
         middle = rows // 2
-        (low, low_faults), (high, high_faults) = (
-            self._run(_part(columns, start, stop), stop - start) for start, stop in ((0, middle), (middle, rows))
-        )
-        return np.concatenate([low, high]), {**low_faults, **{middle + place: fault for place, fault in high_faults.items()}}
+        halves = ((0, middle), (middle, rows))
+        return [part for low, high in halves for part in self._run(_part(columns, low, high), high - low, start + low)]
 
     def _joined(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         look_up = self._scoring.look_up
@@ -287,17 +308,33 @@ class _Writer:
         self._file.write_table(table.combine_chunks(), row_group_size=GROUP_ROWS)
 
 
-def _output(batch: pa.RecordBatch, scores: Scores, faults: Faults, scoring: Scoring, schema: pa.Schema) -> pa.RecordBatch:
+def _output(
+    batch: pa.RecordBatch, scores: Scores, others: Others, faults: Faults, scoring: Scoring, schema: pa.Schema
+) -> pa.RecordBatch:  # fmt: skip
     rows = batch.num_rows
     absent = np.isnan(scores) if faults else None
     columns = [batch.column(name) for name in scoring.kept]
     columns.append(pa.array(scores, pa.float64(), mask=absent))
     if scoring.threshold is not None:
         columns.append(pa.array(scores >= scoring.threshold, pa.bool_(), mask=absent))
+    for output in scoring.others:
+        columns.append(_column(others.get(output.name), schema.field(len(columns)).type, absent, rows))
     columns += [pa.repeat(pa.scalar(scoring.model), rows), pa.repeat(pa.scalar(scoring.version, pa.int32()), rows)]
     if scoring.on_bad == "null":
         columns.append(pa.array([faults.get(place) for place in range(rows)], pa.string()) if faults else pa.nulls(rows, pa.string()))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _column(array: Array | None, kind: Any, absent: Any, rows: int) -> Any:
+    """Return what is said beside the score as a column: null where there is no score."""
+    if array is None:
+        return pa.nulls(rows, kind)
+    if array.ndim == 1:
+        return pa.array(array, kind, mask=absent)
+    there = np.ones(rows, dtype=bool) if absent is None else ~absent
+    ends = np.concatenate([[0], np.cumsum(there * array.shape[1])])
+    values = pa.array(array[there].reshape(-1), kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values, mask=None if absent is None else pa.array(absent))
 
 
 def _part(columns: Columns, start: int, stop: int) -> Columns:

@@ -11,7 +11,7 @@ from tidemill.core.codec import decode, encode_text
 from tidemill.core.errors import Invalid
 from tidemill.serving.block import Block
 from tidemill.serving.grpc.wire import MESSAGES, plain_parameters
-from tidemill.serving.oip.models import check_outputs, check_version, outputs_of
+from tidemill.serving.oip.models import check_outputs, check_version, outputs_of, score_only
 from tidemill.serving.oip.tensors import DATATYPES, Tensor, columns_of, read_raw, rows_of, take, write_raw
 from tidemill.serving.parameters import Parameters, read_parameters
 from tidemill.serving.predict import Answered, Endpoint
@@ -40,14 +40,19 @@ def read_request(endpoint: Endpoint, request: Any) -> Asked:
         check_version(endpoint, request.model_version)
     wanted = tuple(output.name for output in request.outputs)
     check_outputs(endpoint, wanted)
+    bare = score_only(endpoint, wanted)
     if (block := _whole(endpoint, request)) is not None:
-        return Asked(endpoint.schema.take_block(block, ids=None, at=None), request.id, wanted, raw=True)
+        rows = endpoint.schema.take_block(block, ids=None, at=None)
+        rows.score_only = bare
+        return Asked(rows, request.id, wanted, raw=True)
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise Invalid(f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; expected one for each, or none")
     tensors = [_tensor(endpoint, tensor, raw[place] if raw else None) for place, tensor in enumerate(request.inputs)]
     ids, at = _parameters(request) if request.parameters else Parameters()
-    return Asked(take(endpoint.schema, tensors, ids=ids, at=at), request.id, wanted, bool(raw))
+    rows = take(endpoint.schema, tensors, ids=ids, at=at)
+    rows.score_only = bare
+    return Asked(rows, request.id, wanted, bool(raw))
 
 
 def write_response(endpoint: Endpoint, asked: Asked, answered: Answered) -> Any:
@@ -57,12 +62,14 @@ def write_response(endpoint: Endpoint, asked: Asked, answered: Answered) -> Any:
         model_name=endpoint.config.key, model_version=str(one.version) if one is not None else "", id=asked.id
     )
     response.parameters.add(key="prediction_ids").value.string_param = encode_text(answered.ids)
-    for name, datatype, values in outputs_of(endpoint, answered, asked.wanted):
-        output = response.outputs.add(name=name, datatype=datatype, shape=(len(values),))
+    for told in outputs_of(endpoint, answered, asked.wanted):
+        name, datatype, shape, values = told
+        output = response.outputs.add(name=name, datatype=datatype, shape=shape)
         if asked.raw:
             response.raw_output_contents.append(write_raw(datatype, values))
         else:
-            getattr(output.contents, _CONTENTS[datatype]).extend(values)
+            listed = told.listed()
+            getattr(output.contents, _CONTENTS[datatype]).extend([text.encode() for text in listed] if datatype == "BYTES" else listed)
     return response
 
 

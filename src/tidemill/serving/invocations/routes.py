@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from tidemill.core.codec import Raw, decode, encode
 from tidemill.core.errors import Conflict, Invalid, NotFound, NotPermitted, TidemillError, Unavailable
-from tidemill.serving.frames import encode_predictions, id_lines, read_instances, read_json, read_matrix, read_records
+from tidemill.serving.frames import encode_predictions, id_lines, predictions_of, read_instances, read_json, read_matrix, read_records
 from tidemill.serving.http import Reply, Request
-from tidemill.serving.invocations.text import read_csv, read_lines
+from tidemill.serving.invocations.text import read_csv, read_lines, write_csv
 from tidemill.serving.invocations.wire import AnswerLine, ErrorAnswer, ScoringRequest, SplitFrame
 from tidemill.serving.parameters import Parameters, read_parameters
 from tidemill.serving.predict import Answered, Endpoint
@@ -138,7 +138,7 @@ class InvocationRoutes:
             rows.ids = _inference_ids(request.headers, rows.count)
         return rows
 
-    def answer(self, request: Request, rows: Rows, answered: Answered) -> Reply:
+    def answer(self, request: Request, endpoint: Endpoint, rows: Rows, answered: Answered) -> Reply:
         """Return the answer in the form that the caller accepts."""
         attributes = _custom_attributes(request.headers)
         extra = id_lines(rows, answered)
@@ -146,12 +146,12 @@ class InvocationRoutes:
             extra += b"x-amzn-sagemaker-custom-attributes: %b\r\n" % attributes
         media = _accepted(request.headers.get(b"accept", b""))
         if media == CSV:
-            body = b"".join(b"%b\n" % encode(score) for score in answered.scores)
+            body = write_csv(predictions_of(endpoint, answered))
         elif media == LINES:
-            lines = (AnswerLine(prediction=score, id=unit) for score, unit in zip(answered.scores, answered.ids, strict=True))
-            body = b"".join(b"%b\n" % encode(line) for line in lines)
+            told = zip(predictions_of(endpoint, answered), answered.ids, strict=True)
+            body = b"".join(b"%b\n" % encode(AnswerLine(prediction=prediction, id=unit)) for prediction, unit in told)
         else:
-            body = encode_predictions(rows, answered)
+            body = encode_predictions(endpoint, rows, answered)
         return Reply(200, body, media=media, extra=extra)
 
 

@@ -6,10 +6,11 @@ An empty cell is missing; so is, outside of text columns, what pandas reads as N
 import csv
 import io
 import re
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from tidemill.core.codec import Raw
+from tidemill.core.codec import Raw, encode, encode_text
 from tidemill.core.errors import Invalid
 from tidemill.core.signature import ColumnKind
 from tidemill.serving.frames import leading_columns, read_instances, read_json, take_numbers
@@ -67,6 +68,19 @@ def read_lines(endpoint: Endpoint, body: bytes) -> Rows:
     if rows.count != len(lines):
         raise Invalid(f"the body has {len(lines)} lines and {rows.count} rows; expected one row a line")
     return rows
+
+
+def write_csv(predictions: Sequence[Any]) -> bytes:
+    """Return a line a prediction: its score, or all that it says, cell by cell."""
+    if all(type(prediction) is float for prediction in predictions):
+        return b"".join(b"%b\n" % encode(score) for score in predictions)
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    for prediction in predictions:
+        told = list(prediction.values()) if isinstance(prediction, dict) else prediction if isinstance(prediction, list) else [prediction]
+        cells = [cell for each in told for cell in (each if isinstance(each, list) else [each])]
+        writer.writerow([cell if isinstance(cell, str) else encode_text(cell) for cell in cells])
+    return lines.getvalue().encode()
 
 
 def _lines(body: bytes) -> list[list[str]]:

@@ -37,5 +37,5 @@ class SplitFrame(Value, frozen=True, kw_only=True):
 class AnswerLine(Wire, frozen=True, kw_only=True):
     """One line of an answer in JSON Lines."""
 
-    prediction: float
+    prediction: float | list[Any] | dict[str, Any]
     id: str

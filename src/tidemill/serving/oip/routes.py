@@ -19,7 +19,7 @@ from tidemill.core.values import Passed
 from tidemill.serving.block import Block
 from tidemill.serving.config import VariantConfig
 from tidemill.serving.http import Reply, Request
-from tidemill.serving.oip.models import check_outputs, check_version, metadata, outputs_of
+from tidemill.serving.oip.models import check_outputs, check_version, metadata, outputs_of, score_only
 from tidemill.serving.oip.tensors import DATATYPES, Tensor, columns_of, read_raw, rows_of, take, write_raw
 from tidemill.serving.oip.wire import (
     ErrorAnswer,
@@ -123,26 +123,31 @@ class OipRoutes:
         told = request.parameters or {}
         ids, at = read_parameters(told)
         rows = take(endpoint.schema, tensors, ids=ids, at=at)
+        rows.score_only = score_only(endpoint, wanted)
         return Inference(rows, request.id, wanted, _binary_outputs(request), told.get("variants") is True)
 
     def answer(self, endpoint: Endpoint, inference: Inference, answered: Answered) -> Reply:
         """Return the answer as tensors. The prediction ids are among the parameters; so is, where asked for, who answered."""
-        count, one, binary = len(answered.ids), endpoint.sole(answered), inference.binary
-        if one is not None and binary is None and inference.id is None and inference.rows.ids is None and not endpoint.labelled:
+        one, binary = endpoint.sole(answered), inference.binary
+        bare = not endpoint.labelled and not answered.others
+        if bare and one is not None and binary is None and inference.id is None and inference.rows.ids is None:
             return Reply(200, self._framed(endpoint, one, answered))
         outputs, raw = [], []
-        for name, datatype, values in outputs_of(endpoint, answered, inference.wanted):
+        for told in outputs_of(endpoint, answered, inference.wanted):
+            name, datatype, shape, values = told
             if binary is not None and binary(name):
                 raw.append(write_raw(datatype, values))
-                outputs.append(ResponseOutput(name=name, shape=[count], datatype=datatype, parameters={"binary_data_size": len(raw[-1])}))
+                outputs.append(ResponseOutput(name=name, shape=shape, datatype=datatype, parameters={"binary_data_size": len(raw[-1])}))
             else:
-                outputs.append(ResponseOutput(name=name, shape=[count], datatype=datatype, data=values))
+                outputs.append(ResponseOutput(name=name, shape=shape, datatype=datatype, data=told.listed()))
         parameters: dict[str, Any] = {"prediction_ids": answered.ids}
         if inference.variants:
             chosen = answered.chosen if one is None else [one.name]
             parameters["variants"] = {name: endpoint.variants[name].config.version for name in dict.fromkeys(chosen)}
             if one is None:
                 parameters["chosen"] = chosen
+            if answered.others:
+                parameters["others"] = list(answered.others)
         body = encode(
             InferenceResponse(
                 model_name=endpoint.config.key,

@@ -9,6 +9,7 @@ from tidemill.core.codec import pack, unpack
 from tidemill.core.signature import ModelSpec
 from tidemill.core.values import Value
 from tidemill.serving.block import Block
+from tidemill.serving.outputs import Packed
 from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Scores
 
 LOAD_S = 120.0  # a first import of a large library on a busy machine
@@ -16,23 +17,26 @@ _LENGTH_BYTES = 8
 
 
 class Feed(Value, frozen=True, kw_only=True):
-    """Rows for a model: its numbers as one matrix, its text by column. dtype is NumPy's: <f4 or <f8."""
+    """Rows for a model: its numbers as one matrix, its text by column. dtype is NumPy's: <f4 or <f8. whole: not the score alone."""
 
     rows: int
     numbers: tuple[str, ...]
     dtype: str
     data: bytes
     texts: dict[str, list[str | None]]
+    whole: bool = False
 
 
 class Told(Value, frozen=True, kw_only=True):
     """What the process says: once when it has loaded its model, then an answer a feed.
 
-    scores: float64, when all went well. refused: why the model cannot be loaded, with `corrupt` for files that are not what was
-    stored. failed: why it did not answer. grown: it holds so much more than when it was loaded that it wants to be replaced.
+    scores: float64, when all went well, and others, when they were asked for. refused: why the model cannot be loaded, with `corrupt`
+    for files that are not what was stored. failed: why it did not answer. grown: it holds so much more than when it was loaded that it
+    wants to be replaced.
     """
 
     scores: bytes = b""
+    others: tuple[Packed, ...] = ()
     refused: str = ""
     corrupt: bool = False
     failed: str = ""
@@ -101,7 +105,7 @@ class Packer:
         self._texts = tuple(name for name in fed if kinds[name] == "string")
         self._model = model
 
-    def pack(self, columns: Columns, rows: int) -> Feed:
+    def pack(self, columns: Columns, rows: int, *, whole: bool = False) -> Feed:
         """Raises ModelFailed for what is no number."""
         if isinstance(columns, Block) and columns.names == self._numbers:
             matrix = columns.matrix
@@ -113,15 +117,15 @@ class Packer:
                 raise ModelFailed(self._model, f"a column holds what is no number: {error}") from error
         texts = {name: [None if value is None else str(value) for value in columns[name]] for name in self._texts}
         dtype = "<f4" if matrix.dtype == np.float32 else "<f8"
-        return Feed(rows=rows, numbers=self._numbers, dtype=dtype, data=matrix.tobytes(), texts=texts)
+        return Feed(rows=rows, numbers=self._numbers, dtype=dtype, data=matrix.tobytes(), texts=texts, whole=whole)
 
 
-def unpack_feed(data: bytes) -> tuple[Columns, int]:
-    """Return the columns of a packed feed, and its number of rows."""
+def unpack_feed(data: bytes) -> tuple[Columns, int, bool]:
+    """Return the columns of a packed feed, its number of rows, and whether more than the score is wanted."""
     feed = unpack(data, Feed)
     matrix = np.frombuffer(feed.data, dtype=feed.dtype).reshape(feed.rows, len(feed.numbers))
     block = Block(feed.numbers, matrix)
-    return ({**block, **feed.texts} if feed.texts else block), feed.rows
+    return ({**block, **feed.texts} if feed.texts else block), feed.rows, feed.whole
 
 
 def unpack_scores(told: Told) -> Scores:

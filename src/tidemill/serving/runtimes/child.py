@@ -16,8 +16,10 @@ from pathlib import Path
 from tidemill.core.codec import unpack
 from tidemill.core.errors import Corrupt, TidemillError
 from tidemill.core.signature import ModelSpec
+from tidemill.core.values import replace
+from tidemill.serving.outputs import pack_array
 from tidemill.serving.runtimes.channel import LOAD_S, Channel, ChannelClosed, Told, unpack_feed
-from tidemill.serving.runtimes.runtime import ModelFailed, Runtime, load_here
+from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Runtime, load_here
 
 _OOM_SCORE = "500"  # when memory runs out, this process is to go before the workers
 
@@ -52,18 +54,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(channel: Channel, runtime: Runtime, *, deadline_s: float, growth_bytes: int) -> None:
     loaded_bytes = 0
     while True:
-        columns, rows = unpack_feed(channel.receive())
+        columns, rows, whole = unpack_feed(channel.receive())
         signal.setitimer(signal.ITIMER_REAL, 2 * deadline_s)
         try:
-            scores, failed = runtime.run(columns, rows).astype("<f8").tobytes(), ""
+            told = _asked(runtime, columns, rows, whole=whole)
         except ModelFailed as error:
-            scores, failed = b"", error.reason
+            told = Told(failed=error.reason)
         except Exception as error:  # noqa: BLE001 (the edge of a process: user code)
-            scores, failed = b"", f"{type(error).__name__}: {error}"
+            told = Told(failed=f"{type(error).__name__}: {error}")
         signal.setitimer(signal.ITIMER_REAL, 0)
         held = _memory_bytes()
         loaded_bytes = loaded_bytes or held  # the first answer warms up what loads late
-        channel.send(Told(scores=scores, failed=failed, grown=held - loaded_bytes > growth_bytes))
+        channel.send(replace(told, grown=held - loaded_bytes > growth_bytes))
+
+
+def _asked(runtime: Runtime, columns: Columns, rows: int, *, whole: bool) -> Told:
+    if not whole:
+        return Told(scores=runtime.run(columns, rows).astype("<f8").tobytes())
+    answer = runtime.answer(columns, rows)
+    return Told(scores=answer.scores.astype("<f8").tobytes(), others=tuple(map(pack_array, answer.others)))
 
 
 def _memory_bytes() -> int:

@@ -2,14 +2,17 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tidemill.core.errors import Corrupt, Invalid, NotPermitted
-from tidemill.core.signature import Column, ModelSpec, Signature
+from tidemill.core.signature import Column, ModelSpec, Output, Signature
 from tidemill.core.values import replace
-from tidemill.serving.runtimes.runtime import ModelFailed, Runtime, load_runtime
+from tidemill.serving.runtimes.runtime import RUNTIMES, Columns, ModelFailed, Runtime, load_runtime
+
+ALL = tuple(RUNTIMES)
 
 
 def example_spec(runtime: str, file: str) -> ModelSpec:
@@ -29,6 +32,8 @@ def example_spec(runtime: str, file: str) -> ModelSpec:
 
 class RuntimeConformance:
     """The law of `Runtime`. Give it the fixtures bundle (a folder with the example model) and spec (its `example_spec`)."""
+
+    width: int | None = None  # of the model's own answer
 
     @pytest.fixture
     def bundle(self) -> Path:
@@ -78,6 +83,35 @@ class RuntimeConformance:
         for thread in threads:
             thread.join()
         assert not wrong
+
+    @pytest.fixture
+    def beside(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with its own output beside the score: [n], or [n, width]."""
+        return replace(spec, others=(Output(name="again", kind="double", width=self.width, source=spec.output),))
+
+    def test_what_is_declared_beside_the_score_is_answered_with_it(self, bundle: Path, beside: ModelSpec) -> None:
+        runtime = load_runtime(bundle, beside, trusted=ALL, model="example@1")
+        rows: Columns = {"a": [1.0, 2.0, 30.0, None], "b": [1, 2, 3, 7]}
+        scores, (again,) = runtime.answer(rows, 4)
+        assert again.dtype == np.float64
+        assert again.shape == ((4,) if self.width is None else (4, self.width))
+        np.testing.assert_allclose(scores, [0.11, 0.22, 1.0, 0.5], atol=1e-6)
+        np.testing.assert_array_equal(again.reshape(4, -1)[:, 0], scores)
+        np.testing.assert_array_equal(runtime.run(rows, 4), scores)
+        with pytest.raises(ModelFailed, match="is not a finite number"):
+            runtime.answer({"a": [1.0], "b": [99]}, 1)
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"source": "nowhere"}, "no output 'nowhere'"),
+            ({"width": 7}, r"its output 'again' has the shape \[1(, 1)?\]; its spec declares \[1, 7\]"),
+        ],
+    )
+    def test_what_is_declared_and_not_so_is_refused(self, bundle: Path, beside: ModelSpec, change: dict[str, Any], says: str) -> None:
+        wrong = replace(beside, others=(replace(beside.others[0], **change),))
+        with pytest.raises((Invalid, ModelFailed), match=says):
+            load_runtime(bundle, wrong, trusted=ALL, model="example@1").answer({"a": [1.0], "b": [1]}, 1)
 
     def test_a_runtime_that_is_not_trusted_is_refused(self, bundle: Path, spec: ModelSpec) -> None:
         with pytest.raises(NotPermitted, match=r"add .* to the setting trusted_runtimes"):

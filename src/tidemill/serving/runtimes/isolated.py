@@ -22,8 +22,9 @@ from tidemill.core.codec import unpack
 from tidemill.core.errors import Corrupt, Invalid, TidemillError
 from tidemill.core.settings import child_environment
 from tidemill.core.signature import ModelSpec
+from tidemill.serving.outputs import unpack_array
 from tidemill.serving.runtimes.channel import LOAD_S, Channel, ChannelClosed, Feed, Packer, Told, unpack_scores
-from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Scores, checked
+from tidemill.serving.runtimes.runtime import Answer, Columns, ModelFailed, Scores, checked, declared
 
 LOG = logging.getLogger(__name__)
 GROWTH_BYTES = 1 << 30
@@ -89,7 +90,7 @@ class IsolatedRuntime:
     waits = True
 
     def __init__(self, folder: Path, spec: ModelSpec, *, model: str, deadline_s: float, growth_bytes: int = GROWTH_BYTES) -> None:
-        self._model, self._deadline_s = model, deadline_s
+        self._model, self._spec, self._deadline_s = model, spec, deadline_s
         self._packer = Packer(spec, model=model)
         self._start = partial(Child, folder, spec, model=model, deadline_s=deadline_s, growth_bytes=growth_bytes)
         self._turn = threading.Lock()
@@ -104,7 +105,19 @@ class IsolatedRuntime:
         return self._child.pid if self._child is not None else None
 
     def run(self, columns: Columns, rows: int) -> Scores:
-        feed, deadline = self._packer.pack(columns, rows), time.monotonic() + self._deadline_s
+        return checked(unpack_scores(self._told(self._packer.pack(columns, rows))), rows, self._model)
+
+    def answer(self, columns: Columns, rows: int) -> Answer:
+        told = self._told(self._packer.pack(columns, rows, whole=True))
+        # A process that runs code of a bundle may say anything: what its runtime has checked is checked here again.
+        outputs = self._spec.others
+        if len(told.others) != len(outputs):
+            raise ModelFailed(self._model, f"its process gave {len(told.others)} of {len(outputs)} outputs")
+        others = [declared(unpack_array(packed), output, rows, self._model) for output, packed in zip(outputs, told.others, strict=True)]
+        return Answer(checked(unpack_scores(told), rows, self._model), tuple(others))
+
+    def _told(self, feed: Feed) -> Told:
+        deadline = time.monotonic() + self._deadline_s
         if not self._turn.acquire(timeout=self._deadline_s):
             raise ModelFailed(self._model, f"its process was busy with the rows of others for {self._deadline_s:g} s")
         try:
@@ -113,7 +126,7 @@ class IsolatedRuntime:
             self._turn.release()
         if told.failed:
             raise ModelFailed(self._model, told.failed)
-        return checked(unpack_scores(told), rows, self._model)
+        return told
 
     def _ask(self, child: Child, feed: Feed, deadline: float) -> Told:
         try:

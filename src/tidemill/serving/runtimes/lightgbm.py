@@ -6,7 +6,7 @@ from typing import Any
 from tidemill.core.errors import ExtraMissing, Invalid
 from tidemill.core.signature import ModelSpec
 from tidemill.serving.runtimes.matrix import MatrixFeed
-from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Scores, primary, read_model
+from tidemill.serving.runtimes.runtime import Answer, Columns, ModelFailed, Scores, check_sources, primary, read_model, whole_answer
 
 
 class LightgbmRuntime:
@@ -15,6 +15,7 @@ class LightgbmRuntime:
     def __init__(self, data: bytes, spec: ModelSpec, *, model: str, threads: int) -> None:
         self._model, self._spec, self._threads = model, spec, threads
         self._feed = MatrixFeed(spec, model=model)
+        check_sources(spec, [spec.output], model)
         self._booster = _booster(data, spec, model)
         self._feed.check_width(self._booster.num_feature())
         if self._booster.pandas_categorical:
@@ -24,12 +25,17 @@ class LightgbmRuntime:
             )
 
     def run(self, columns: Columns, rows: int) -> Scores:
+        return primary(self._ask(columns), self._spec, rows, self._model)
+
+    def answer(self, columns: Columns, rows: int) -> Answer:
+        return whole_answer({self._spec.output: self._ask(columns)}, self._spec, rows, self._model)
+
+    def _ask(self, columns: Columns) -> Any:
         matrix = self._feed.matrix(columns)
         try:
-            answer = self._booster.predict(matrix, num_threads=self._threads)
+            return self._booster.predict(matrix, num_threads=self._threads)
         except Exception as error:  # LightGBM raises its own class for what the row holds, and others for its shape
             raise ModelFailed(self._model, f"{type(error).__name__}: {error}") from error
-        return primary(answer, self._spec, rows, self._model)
 
 
 def load_lightgbm(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> LightgbmRuntime:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tidemill.core.errors import Corrupt, ExtraMissing, Invalid
 from tidemill.core.signature import ModelSpec
-from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Scores, primary
+from tidemill.serving.runtimes.runtime import Answer, Columns, ModelFailed, Scores, primary, whole_answer
 
 
 class MlflowRuntime:
@@ -27,14 +27,27 @@ class MlflowRuntime:
         self._types = {} if inputs is None or self._tensors else dict(zip(self._kinds, inputs.numpy_types(), strict=True))
 
     def run(self, columns: Columns, rows: int) -> Scores:
+        answer = self._ask(columns)
+        if (found := _by_name(answer)) is not None:
+            if self._spec.output in found:
+                answer = found[self._spec.output]
+            elif isinstance(answer, dict):
+                answer = next(iter(found.values()), None)
+        return primary(_array_of(answer), self._spec, rows, self._model)
+
+    def answer(self, columns: Columns, rows: int) -> Answer:
+        answer = self._ask(columns)
+        found = _by_name(answer)
+        if found is None:
+            found = {self._spec.output: _array_of(answer)}
+        return whole_answer(found, self._spec, rows, self._model)
+
+    def _ask(self, columns: Columns) -> Any:
         try:
             fed = self._arrays(columns) if self._tensors else self._frame(columns)
-            answer = self._function.predict(fed)
+            return self._function.predict(fed)
         except Exception as error:  # user code
             raise ModelFailed(self._model, f"{type(error).__name__}: {str(error)[:500]}") from error
-        if isinstance(answer, dict):
-            answer = next(iter(answer.values()), None)
-        return primary(answer.to_numpy() if hasattr(answer, "to_numpy") else answer, self._spec, rows, self._model)
 
     def _frame(self, columns: Columns) -> Any:
         import pandas as pd
@@ -60,6 +73,19 @@ class MlflowRuntime:
 def load_mlflow(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> MlflowRuntime:
     """Load the MLflow model of a folder."""
     return MlflowRuntime(folder, spec, model=model)
+
+
+def _by_name(answer: Any) -> dict[str, Any] | None:
+    """Return what a model gave by column or key, None when it gave one array."""
+    if isinstance(answer, dict):
+        return {str(name): _array_of(each) for name, each in answer.items()}
+    if hasattr(answer, "columns"):  # a frame of pandas
+        return {str(name): answer[name].to_numpy() for name in answer.columns}
+    return None
+
+
+def _array_of(answer: Any) -> Any:
+    return answer.to_numpy() if hasattr(answer, "to_numpy") else answer
 
 
 def _load(folder: Path, spec: ModelSpec, model: str) -> Any:

@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 from tidemill.core.errors import Invalid
 from tidemill.core.signature import ModelSpec
 from tidemill.serving.block import Block
-from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, Scores, primary, read_model
+from tidemill.serving.runtimes.runtime import (
+    Answer,
+    Column,
+    Columns,
+    ModelFailed,
+    Scores,
+    check_sources,
+    primary,
+    read_model,
+    sources,
+    whole_answer,
+)
 
 _NUMERIC: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -40,7 +51,7 @@ class OnnxRuntime:
         except Exception as error:  # onnxruntime's own exceptions share no base but this
             raise Invalid(f"{spec.file} of model {model} is not a model that ONNX Runtime can run: {error}") from error
         self._fill = self._plan()
-        self._outputs = [spec.output]
+        self._outputs, self._sources = [spec.output], list(sources(spec))
         # One matrix of single precision is what most models take: a block of the same is given to them as it is.
         (tensor, *others) = self._session.get_inputs()
         plain = not others and tensor.type == "tensor(float)" and len(tensor.shape) == 2
@@ -48,15 +59,22 @@ class OnnxRuntime:
         self._same = (spec.tensors[tensor.name], np.dtype(np.float32)) if plain else None
 
     def run(self, columns: Columns, rows: int) -> Scores:
+        return primary(self._ask(self._outputs, columns, rows)[0], self._spec, rows, self._model)
+
+    def answer(self, columns: Columns, rows: int) -> Answer:
+        found = dict(zip(self._sources, self._ask(self._sources, columns, rows), strict=True))
+        return whole_answer(found, self._spec, rows, self._model)
+
+    def _ask(self, outputs: list[str], columns: Columns, rows: int) -> list[Any]:
         if type(columns) is Block and (columns.names, columns.matrix.dtype) == self._same:
             feeds = {self._only: columns.matrix}
         else:
             feeds = {name: fill(columns, rows) for name, fill in self._fill.items()}
         try:
-            (answer,) = self._session.run(self._outputs, feeds)
+            answers: list[Any] = self._session.run(outputs, feeds)
         except Exception as error:  # the same
             raise ModelFailed(self._model, str(error)) from error
-        return primary(answer, self._spec, rows, self._model)
+        return answers
 
     def _plan(self) -> dict[str, Callable[[Columns, int], NDArray[Any]]]:
         inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
@@ -72,6 +90,7 @@ class OnnxRuntime:
             raise Invalid(
                 f"output {self._spec.output!r} of model {self._model} is no tensor; export the model without ZipMap (zipmap=False)"
             )
+        check_sources(self._spec, [name for name, tensor in outputs.items() if tensor.type.startswith("tensor(")], self._model)
         return {name: self._filler(name, tensor, self._spec.tensors[name]) for name, tensor in inputs.items()}
 
     def _filler(self, name: str, tensor: Any, columns: tuple[str, ...]) -> Callable[[Columns, int], NDArray[Any]]:

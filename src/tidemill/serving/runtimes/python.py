@@ -1,12 +1,13 @@
 """Models as a Python function of columns: `file` of the spec reads `model.py:predict` (a file of the bundle) or `package.module:predict`.
 
-The function takes a dict of one array a column (float64, or object for text) and returns one number a row. It is code: a
-server loads it only when its settings trust this runtime, and then into a process of its own.
+The function takes a dict of one array a column (float64, or object for text) and returns one number a row, or a dict of arrays: the
+score by the `output` of the spec, beside it the others by theirs. It is code: a server loads it only when its settings trust this
+runtime, and then into a process of its own.
 """
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from tidemill.core.errors import Corrupt, Invalid
 from tidemill.core.signature import ModelSpec
-from tidemill.serving.runtimes.runtime import Column, Columns, ModelFailed, Scores, checked
+from tidemill.serving.runtimes.runtime import Answer, Column, Columns, ModelFailed, Scores, checked, given, primary, whole_answer
 
 _Function = Callable[[dict[str, NDArray[Any]]], Any]
 
@@ -24,17 +25,25 @@ class PythonRuntime:
     """A function, called with the columns that the spec's tensors name."""
 
     def __init__(self, function: _Function, spec: ModelSpec, *, model: str) -> None:
-        self._function, self._model = function, model
+        self._function, self._spec, self._model = function, spec, model
         kinds = {column.name: column.kind for column in spec.signature.inputs}
         self._columns = [(name, kinds[name] == "string") for names in spec.tensors.values() for name in names]
 
     def run(self, columns: Columns, rows: int) -> Scores:
         answer = self.give(columns)
+        if self._spec.others or (isinstance(answer, Mapping) and self._spec.output in answer):
+            found = answer if isinstance(answer, Mapping) else {self._spec.output: answer}
+            return primary(given(found, self._spec.output, self._model), self._spec, rows, self._model)
         try:
             scores = np.asarray(answer, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ModelFailed(self._model, f"{type(error).__name__}: {error}") from error
         return checked(scores, rows, self._model)
+
+    def answer(self, columns: Columns, rows: int) -> Answer:
+        answer = self.give(columns)
+        found = answer if isinstance(answer, Mapping) else {self._spec.output: answer}
+        return whole_answer(found, self._spec, rows, self._model)
 
     def give(self, columns: Columns) -> Any:
         """Return the function's answer as it is. Raises ModelFailed."""

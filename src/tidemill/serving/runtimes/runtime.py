@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from tidemill.core.codec import decode
 from tidemill.core.errors import Corrupt, Invalid, NotPermitted, TidemillError
 from tidemill.core.settings import nearest
-from tidemill.core.signature import SPEC_FILE, ModelSpec
+from tidemill.core.signature import SPEC_FILE, ModelSpec, Output
 from tidemill.registry.mlmodel import MLMODEL_FILE, parse_mlmodel
 from tidemill.registry.served import served_spec
 from tidemill.serving.block import finite
+from tidemill.serving.outputs import DTYPES, Array
 
 Column = Sequence[Any] | NDArray[Any]
 Columns = Mapping[str, Column]
@@ -40,18 +41,31 @@ LOOKS_AROUND = frozenset({"mlflow", "python"})
 _ISOLATION = "tidemill.serving.runtimes.isolated:load_isolated"
 
 
+class Answer(NamedTuple):
+    """What a model says of rows: the scores, and what its spec names beside them, in that order."""
+
+    scores: Scores
+    others: tuple[Array, ...]
+
+
 class Runtime(Protocol):
     """One loaded model. The law for every implementation:
 
     - run is deterministic and keeps no state between calls; it may be called from several threads.
     - Numeric columns are lists or arrays, None and NaN meaning missing; text columns hold str, None meaning missing.
-    - It returns one finite float64 a row; anything else, and any exception of the model, is ModelFailed.
+    - The score is one finite float64 a row; anything else, and any exception of the model, is ModelFailed.
+    - answer gives the same scores, and each of the others as its spec declares it: n rows of that kind and width, numbers finite, text
+      as str. Anything else is ModelFailed. To run costs the same, whatever others there are.
     - What does not fit the spec is found when loading, not when running: Invalid.
     - One that answers from elsewhere has a true `waits`: it is called in a thread, so that other endpoints do not wait for it.
     """
 
     def run(self, columns: Columns, rows: int) -> Scores:
         """Return the score of each row."""
+        ...
+
+    def answer(self, columns: Columns, rows: int) -> Answer:
+        """Return the score of each row, and what is said beside it."""
         ...
 
 
@@ -171,3 +185,55 @@ def checked(scores: Scores, rows: int, model: str) -> Scores:
     if not finite(scores):
         raise ModelFailed(model, f"its score of row {int(np.flatnonzero(~np.isfinite(scores))[0])} is not a finite number")
     return scores
+
+
+def sources(spec: ModelSpec) -> tuple[str, ...]:
+    """Return what a model calls its score and its others, each once."""
+    return tuple(dict.fromkeys((spec.output, *(output.asked for output in spec.others))))
+
+
+def check_sources(spec: ModelSpec, has: Sequence[str], model: str) -> None:
+    """Raises Invalid when a spec names an output that the model has not."""
+    for output in spec.others:
+        if output.asked not in has:
+            raise Invalid(
+                f"model {model} has no output {output.asked!r} (it has: {', '.join(has)}); name one as source of {output.name!r} "
+                f"in its model.json"
+            )
+
+
+def whole_answer(found: Mapping[str, Any], spec: ModelSpec, rows: int, model: str) -> Answer:
+    """Return what a library answered, by the names that it has for it, as an answer. Raises ModelFailed."""
+    scores = primary(given(found, spec.output, model), spec, rows, model)
+    return Answer(scores, tuple(declared(given(found, output.asked, model), output, rows, model) for output in spec.others))
+
+
+def given(found: Mapping[str, Any], name: str, model: str) -> Any:
+    """Return what a library answered under a name. Raises ModelFailed."""
+    try:
+        return found[name]
+    except KeyError:
+        raise ModelFailed(model, f"it gave no output {name!r} (it gave: {', '.join(map(str, found)) or 'none'})") from None
+
+
+def declared(answer: Any, output: Output, rows: int, model: str) -> Array:
+    """Return what a library answered if it is as its output is declared. Raises ModelFailed."""
+    try:
+        array = np.asarray(answer, dtype=object if output.kind == "string" else None)
+    except ValueError:
+        raise ModelFailed(model, f"its output {output.name!r} is uneven") from None
+    wanted = [rows] if output.width is None else [rows, output.width]
+    shape = [rows, -1] if wanted[1:] == [-1] and array.ndim == 2 and len(array) == rows else list(array.shape)
+    if shape != wanted:
+        raise ModelFailed(model, f"its output {output.name!r} has the shape {list(array.shape)}; its spec declares {wanted}")
+    if output.kind == "string":
+        if any(type(value) is not str for value in array.flat):
+            raise ModelFailed(model, f"its output {output.name!r} holds what is no text")
+        return array
+    if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, DTYPES[output.kind], "same_kind"):
+        raise ModelFailed(model, f"its output {output.name!r} is of type {array.dtype}; its spec declares {output.kind}")
+    numbers: Array = np.ascontiguousarray(array, dtype=DTYPES[output.kind])
+    if numbers.dtype.kind == "f" and not finite(numbers):
+        row = int(np.flatnonzero(~np.isfinite(numbers.reshape(rows, -1)).all(axis=1))[0])
+        raise ModelFailed(model, f"its output {output.name!r} of row {row} is not a finite number")
+    return numbers

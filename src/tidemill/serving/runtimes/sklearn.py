@@ -15,7 +15,17 @@ from tidemill.core.errors import ExtraMissing, Invalid
 from tidemill.core.signature import ModelSpec
 from tidemill.serving.block import Block
 from tidemill.serving.runtimes.matrix import MatrixFeed
-from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Scores, primary, read_model
+from tidemill.serving.runtimes.runtime import (
+    Answer,
+    Columns,
+    ModelFailed,
+    Scores,
+    check_sources,
+    primary,
+    read_model,
+    sources,
+    whole_answer,
+)
 
 METHODS = ("predict_proba", "predict", "decision_function")
 # What its classifiers and regressors, fitted with their defaults, hold beyond what skops builds unasked.
@@ -43,19 +53,26 @@ class SklearnRuntime:
     def __init__(self, data: bytes, spec: ModelSpec, *, model: str) -> None:
         self._model, self._spec = model, spec
         estimator = read_estimator(data, spec.file, model)
-        if spec.output not in METHODS or not hasattr(estimator, spec.output):
-            has = ", ".join(method for method in METHODS if hasattr(estimator, method)) or "none that answers"
-            raise Invalid(f"model {model} has no method {spec.output!r} (it has: {has}); name one as output in its model.json")
-        self._answer: Callable[[Any], Any] = getattr(estimator, spec.output)
+        has = [method for method in METHODS if hasattr(estimator, method)]
+        if spec.output not in has:
+            told = ", ".join(has) or "none that answers"
+            raise Invalid(f"model {model} has no method {spec.output!r} (it has: {told}); name one as output in its model.json")
+        check_sources(spec, has, model)
+        self._methods: dict[str, Callable[[Any], Any]] = {name: getattr(estimator, name) for name in sources(spec)}
         self._feed = _feed(estimator, spec, model)
 
     def run(self, columns: Columns, rows: int) -> Scores:
+        return primary(self._ask(self._spec.output, self._feed(columns)), self._spec, rows, self._model)
+
+    def answer(self, columns: Columns, rows: int) -> Answer:
         fed = self._feed(columns)
+        return whole_answer({name: self._ask(name, fed) for name in self._methods}, self._spec, rows, self._model)
+
+    def _ask(self, method: str, fed: Any) -> Any:
         try:
-            answer = self._answer(fed)
+            return self._methods[method](fed)
         except Exception as error:  # scikit-learn raises many classes
             raise ModelFailed(self._model, f"{type(error).__name__}: {error}") from error
-        return primary(answer, self._spec, rows, self._model)
 
 
 def load_sklearn(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> SklearnRuntime:

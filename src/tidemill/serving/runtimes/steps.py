@@ -7,28 +7,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tidemill.core.signature import Column, ModelSpec, Signature, Step
+from tidemill.core.signature import Column, ModelSpec, Output, Signature, Step
 from tidemill.serving.runtimes.python import PythonRuntime
-from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Runtime, Scores, load_here
+from tidemill.serving.runtimes.runtime import Answer, Columns, ModelFailed, Runtime, Scores, load_here
 
 
 class StepsRuntime:
-    """Runs one step after the other; the last one's answer is the score."""
+    """Runs one step after the other; the last one's answer is the model's."""
 
     def __init__(self, folder: Path, spec: ModelSpec, *, model: str, threads: int) -> None:
         self._model = model
         sent = {column.name: column for column in spec.signature.inputs}
-        self._steps = [(step, load_here(folder, _spec(step, sent), model=model, threads=threads)) for step in spec.steps]
+        others = [()] * (len(spec.steps) - 1) + [spec.others]
+        self._steps = [
+            (step, load_here(folder, _spec(step, sent, beside), model=model, threads=threads))
+            for step, beside in zip(spec.steps, others, strict=True)
+        ]
+        self._last = self._steps[-1][1]
 
     def run(self, columns: Columns, rows: int) -> Scores:
+        return self._last.run(self._prepared(columns, rows), rows)
+
+    def answer(self, columns: Columns, rows: int) -> Answer:
+        return self._last.answer(self._prepared(columns, rows), rows)
+
+    def _prepared(self, columns: Columns, rows: int) -> Columns:
+        """Return what the last step is fed."""
         found = columns
         for step, runtime in self._steps[:-1]:
             self._check(step, found)
             given = runtime.give(found) if isinstance(runtime, PythonRuntime) else runtime.run(found, rows)
             found = {**found, **self._columns(step, given, rows)}
-        step, last = self._steps[-1]
-        self._check(step, found)
-        return last.run(found, rows)
+        self._check(self._steps[-1][0], found)
+        return found
 
     def _check(self, step: Step, found: Columns) -> None:
         lacking = sorted({name for names in step.tensors.values() for name in names} - found.keys())
@@ -48,7 +59,7 @@ def load_steps(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> Ru
     return StepsRuntime(folder, spec, model=model, threads=threads)
 
 
-def _spec(step: Step, sent: Mapping[str, Column]) -> ModelSpec:
+def _spec(step: Step, sent: Mapping[str, Column], others: tuple[Output, ...]) -> ModelSpec:
     """Return a step as a model of its own. What steps before it give are numbers, for all that is known."""
     fed = dict.fromkeys(name for names in step.tensors.values() for name in names)
     inputs = tuple(sent.get(name) or Column(name=name, kind="double", required=False) for name in fed)
@@ -59,4 +70,5 @@ def _spec(step: Step, sent: Mapping[str, Column]) -> ModelSpec:
         tensors=step.tensors,
         output=step.output,
         output_index=step.output_index,
+        others=others,
     )

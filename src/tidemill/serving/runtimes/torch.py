@@ -1,4 +1,4 @@
-"""Models of PyTorch: TorchScript (`.pt`) and exported programs (`.pt2`). Numbers in, the first answer out.
+"""Models of PyTorch: TorchScript (`.pt`) and exported programs (`.pt2`). Numbers in, the first answer out, and further ones by name.
 
 Only where trusted, in a process of their own: torch 2.13 says of both that their files can be made to run any code while they are
 loaded (the warnings of `torch.jit.load` and `torch.export.load`, which unpickle), and a program is code in any case.
@@ -14,13 +14,14 @@ from tidemill.core.errors import ExtraMissing, Invalid
 from tidemill.core.signature import ModelSpec
 from tidemill.core.values import replace
 from tidemill.serving.runtimes.matrix import MatrixFeed
-from tidemill.serving.runtimes.runtime import Columns, ModelFailed, Scores, primary, read_model
+from tidemill.serving.runtimes.runtime import Answer, Columns, ModelFailed, Scores, given, primary, read_model, sources, whole_answer
 
 
 class TorchRuntime:
     """A program that takes one tensor [rows, columns] for each tensor of the spec, in order.
 
-    Of several answers, `output` of the spec names one: by its key, or by its place (0, 1, …); the first unless it does.
+    Of several answers, `output` of the spec names the score: by its key, or by its place (0, 1, …); the first unless it does. So do the
+    sources of its others.
     """
 
     def __init__(self, data: bytes, spec: ModelSpec, *, model: str, threads: int) -> None:
@@ -33,27 +34,34 @@ class TorchRuntime:
         self._kind = np.float64 if kinds and kinds[0] == self._torch.float64 else np.float32
 
     def run(self, columns: Columns, rows: int) -> Scores:
+        return primary(given(self._ask(columns), self._spec.output, self._model), self._spec, rows, self._model)
+
+    def answer(self, columns: Columns, rows: int) -> Answer:
+        return whole_answer(self._ask(columns), self._spec, rows, self._model)
+
+    def _ask(self, columns: Columns) -> dict[str, Any]:
+        """Return the answers by key or place, the score's by its name in any case."""
         matrices = [np.array(feed.matrix(columns), dtype=self._kind) for feed in self._feeds]  # a copy: programs may write
         try:
             with self._torch.inference_mode():
-                answer = self._picked(self._program(*map(self._torch.from_numpy, matrices)))
-                scores = answer.detach().cpu().numpy()
+                answer = self._program(*map(self._torch.from_numpy, matrices))
+                found = _by_name(answer)
+                if not self._spec.output.isdecimal():
+                    found.setdefault(self._spec.output, next(iter(found.values())))
+                return {name: found[name].detach().cpu().numpy() for name in sources(self._spec) if name in found}
         except Exception as error:  # user code
             raise ModelFailed(self._model, f"{type(error).__name__}: {str(error).strip()[:500]}") from error
-        return primary(scores, self._spec, rows, self._model)
-
-    def _picked(self, answer: Any) -> Any:
-        wanted = self._spec.output
-        if isinstance(answer, dict):
-            return answer[wanted] if wanted in answer else next(iter(answer.values()))
-        if isinstance(answer, tuple | list):
-            return answer[int(wanted) if wanted.isdecimal() else 0]
-        return answer
 
 
 def load_torch(folder: Path, spec: ModelSpec, *, model: str, threads: int) -> TorchRuntime:
     """Load the program of a bundle."""
     return TorchRuntime(read_model(folder, spec, model), spec, model=model, threads=threads)
+
+
+def _by_name(answer: Any) -> dict[str, Any]:
+    if isinstance(answer, dict):
+        return dict(answer)
+    return {str(place): each for place, each in enumerate(answer if isinstance(answer, tuple | list) else [answer])}
 
 
 def _torch() -> Any:

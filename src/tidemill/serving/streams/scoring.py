@@ -17,6 +17,7 @@ from tidemill.serving.config import EndpointConfig, RoutePolicy, VariantConfig
 from tidemill.serving.journal import EndpointJournal
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.models import Models, crumbs_folder
+from tidemill.serving.outputs import by_row
 from tidemill.serving.predict import Answered, Ask, Endpoint
 from tidemill.serving.rows import Rows
 from tidemill.serving.runtimes.runtime import ModelFailed
@@ -67,8 +68,8 @@ class StreamCounts(Value, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
-class StreamAnswer(Value, frozen=True, kw_only=True):
-    """What stands in the target for one key."""
+class StreamAnswer(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """What stands in the target for one key. outputs: what the model answers beside the score, by name."""
 
     key: str
     id: str
@@ -78,6 +79,7 @@ class StreamAnswer(Value, frozen=True, kw_only=True):
     model: str
     version: int
     trace: str
+    outputs: dict[str, Any] | None = None
 
 
 class Refusal(Value, frozen=True, kw_only=True):
@@ -185,7 +187,7 @@ class Answerer:
         config = self._endpoint.variants[answered.chosen[0]].config
         answer = StreamAnswer(
             key=asked.key, id=asked.id, score=answered.scores[0], label=self._endpoint.labels(answered)[0], variant=config.name,
-            model=config.model, version=config.version, trace=asked.trace,
+            model=config.model, version=config.version, trace=asked.trace, outputs=by_row(answered.others, 1)[0],
         )  # fmt: skip
         return Outcome(message=asked.message, key=asked.key, data=encode(answer))
 
