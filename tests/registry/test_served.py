@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.serving.plant import example_onnx
-from tidemill.core.signature import ModelSpec
+from tests.serving.plant import example_onnx, several_onnx
+from tidemill.core.signature import ModelSpec, Output
 from tidemill.registry.mlmodel import MLmodel, MLmodelSignature
 from tidemill.registry.served import NoForm, served_spec
 
@@ -54,6 +54,42 @@ def test_onnx_is_fed_by_the_names_of_its_file() -> None:
     found = spec(flavors, A, {"type": "double", "name": "b"}, files={"model.onnx": example_onnx()})
     assert (found.tensors, found.output) == ({"x": ("a", "b")}, "score")
     assert spec(flavors, tensor(-1, 2, name="x"), files={"model.onnx": example_onnx()}).tensors == {"x": ("x0", "x1")}
+
+
+def said(*outputs: dict[str, Any], flavors: dict[str, Any] | None = None) -> ModelSpec:
+    signature = MLmodelSignature(inputs=(A, B), outputs=outputs)
+    return served_spec(MLmodel(flavors={**FUNCTION, **(flavors or {})}, signature=signature), {}.__getitem__)
+
+
+def test_what_the_signature_says_beside_the_score_is_declared() -> None:
+    frame = said({"type": "string", "name": "kind"}, {"type": "long", "name": "minutes"}, {"type": "double", "name": "sure"})
+    assert (frame.output, frame.score_name) == ("minutes", "minutes")
+    assert frame.others == (Output(name="kind", kind="string"), Output(name="sure", kind="double"))
+    arrays = said(tensor(-1, 3, name="told", dtype="float64"), tensor(-1, name="best", dtype="int64"))
+    assert (arrays.output, arrays.score_name) == ("best", "best")
+    assert arrays.others == (Output(name="told", kind="double", width=3),)
+    wide = said(tensor(-1, 3, name="told"), tensor(-1, 2, name="rest"))
+    assert (wide.output, wide.score_name, [each.name for each in wide.others]) == ("told", "score", ["told", "rest"])
+    assert said(tensor(-1, 3)).others == (Output(name="predictions", kind="float", width=3, source="predict"),)
+    for alone in (tensor(-1), tensor(-1, 1), tensor(-1, 28, 28), {"type": "double"}, {"type": "double", "name": "y"}):
+        assert (said(alone).others, said(alone).score_name) == ((), "score")
+
+
+def test_an_estimator_of_text_tells_a_probability_and_its_label() -> None:
+    flavor = {"sklearn": {"pickled_model": "m.skops", "serialization_format": "skops"}}
+    found = said({"type": "string"}, flavors=flavor)
+    assert (found.output, found.output_index) == ("predict_proba", 1)
+    assert found.others == (Output(name="label", kind="string", source="predict"),)
+
+
+def test_every_output_of_an_onnx_file_is_declared() -> None:
+    flavors = {**FUNCTION, "onnx": {"data": "m.onnx"}}
+    found = spec(flavors, A, {"type": "double", "name": "b"}, files={"m.onnx": several_onnx()})
+    assert (found.output, found.output_index) == ("probabilities", 1)
+    assert [(each.asked, each.kind, each.width) for each in found.others] == [
+        ("label", "string", None), ("probabilities", "float", 3), ("best", "long", None), ("certain", "boolean", 1),
+    ]  # fmt: skip
+    assert spec(flavors, A, {"type": "double", "name": "b"}, files={"m.onnx": example_onnx()}).others == ()
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,70 @@ def test_regressors_of_scikit_learn_tell_their_prediction(tmp_path: Path, estima
     np.testing.assert_allclose(served(made, tmp_path), estimator.predict(ROWS), rtol=1e-4, atol=1e-4)
 
 
+KINDS = np.where(DELAY > 15, "late", np.where(DELAY < -15, "early", "on time"))
+SEVERAL = np.column_stack([DELAY, -2 * DELAY])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "target", "runtime"),
+    [
+        (LogisticRegression(max_iter=500), KINDS, "onnx"),
+        (LogisticRegression(max_iter=500), LATE + 1, "onnx"),
+        (Ridge(), SEVERAL, "onnx"),
+        (HistGradientBoostingClassifier(max_iter=5), KINDS, "sklearn"),
+    ],
+    ids=["three texts in ONNX", "one and two", "two numbers", "three texts in skops"],
+)
+def test_what_scikit_learn_tells_beside_the_score_is_declared_and_answered(tmp_path: Path, monkeypatch, estimator, target, runtime) -> None:
+    pytest.importorskip("skops")
+    model = estimator.fit(ROWS, target)
+    if runtime == "sklearn":
+        monkeypatch.setattr("skl2onnx.convert_sklearn", lambda *_, **__: 1 / 0)
+    made = bundle_model(model, ROWS, columns=NAMES, output_index=1)
+    assert made.spec.runtime == runtime, made.export.why
+    for name, data in made.files.items():
+        (tmp_path / name).write_bytes(data)
+    scores, others = load_runtime(tmp_path, made.spec, trusted=[runtime], model="delay@1").answer(COLUMNS, len(ROWS))
+    found = dict(zip((output.name for output in made.spec.others), others, strict=True))
+    if target is SEVERAL:
+        assert list(found) == ["predictions"]
+        np.testing.assert_allclose(found["predictions"], model.predict(ROWS), rtol=1e-4, atol=1e-3)
+        return
+    assert list(found) == ["label", "probabilities"]
+    assert found["label"].tolist() == model.predict(ROWS).tolist()
+    np.testing.assert_allclose(found["probabilities"], model.predict_proba(ROWS), atol=1e-5)
+    np.testing.assert_allclose(scores, model.predict_proba(ROWS)[:, 1], atol=1e-5)
+
+
+def test_two_outcomes_that_are_numbered_say_all_by_their_score() -> None:
+    for label in (LATE, LATE.astype(int)):
+        assert bundle_model(LogisticRegression().fit(ROWS, label), ROWS, columns=NAMES).spec.others == ()
+
+
+def test_all_outcomes_of_trees_are_answered(tmp_path: Path) -> None:
+    import lightgbm
+
+    xgboost = pytest.importorskip("xgboost")
+    classes = RNG.integers(0, 3, 400)
+    forest = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1, n_jobs=1).fit(ROWS, classes)
+    boosted = xgboost.XGBClassifier(n_estimators=3, n_jobs=1).fit(ROWS, classes)
+    for number, model in enumerate((forest, boosted)):
+        made = bundle_model(model, ROWS, columns=NAMES, output_index=2)
+        folder = tmp_path / str(number)
+        save_bundle(made, folder)
+        scores, (told,) = load_runtime(folder, made.spec, trusted=[made.spec.runtime], model="delay@1").answer(COLUMNS, len(ROWS))
+        np.testing.assert_allclose(told, model.predict_proba(ROWS), atol=1e-5)
+        np.testing.assert_array_equal(scores, told[:, 2].astype(np.float64))
+
+
+def test_onnx_that_tells_other_labels_is_not_taken(monkeypatch) -> None:
+    pytest.importorskip("skops")
+    model = LogisticRegression(max_iter=500).fit(ROWS, KINDS)
+    monkeypatch.setattr(type(model), "predict", lambda self, rows: np.full(len(rows), "never"))
+    made = bundle_model(model, ROWS, columns=NAMES, output_index=1)
+    assert (made.spec.runtime, made.export.why) == ("sklearn", "as ONNX 400 of its 400 label are others")
+
+
 def test_text_goes_into_onnx_with_its_encoder(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"wind": ROWS[:, 0], "carrier": np.where(LATE, "EV", "UA").astype(object)})

@@ -9,10 +9,10 @@ import numpy as np
 
 from tidemill.core.codec import canonical, decode
 from tidemill.core.errors import ExtraMissing, Invalid, NotFound
-from tidemill.core.signature import SPEC_FILE, Column, ColumnKind, ModelSpec, Signature
+from tidemill.core.signature import SPEC_FILE, Column, ColumnKind, ModelSpec, Output, Signature
 from tidemill.core.values import Value
 from tidemill.registry.mlmodel import MLMODEL_FILE
-from tidemill.registry.served import onnx_answer
+from tidemill.registry.served import onnx_answer, onnx_others
 from tidemill.serving.runtimes.runtime import load_here
 from tidemill.serving.runtimes.sklearn import read_estimator
 from tidemill.training.export import open_onnx
@@ -94,7 +94,9 @@ def _of_onnx(data: bytes, wishes: Wishes) -> ModelSpec:
         columns += [Column(name=name, kind=kind, required=name not in wishes.optional) for name in tensors[tensor.name]]
     output, index = onnx_answer(session)
     index = wishes.output_index if wishes.output_index is not None else index
-    return _spec("onnx", "model.onnx", columns, wishes, tensors=tensors, output=output, output_index=index)
+    return _spec(
+        "onnx", "model.onnx", columns, wishes, tensors=tensors, output=output, output_index=index, others=onnx_others(session, output)
+    )
 
 
 def _of_lightgbm(data: bytes, wishes: Wishes) -> ModelSpec:
@@ -106,7 +108,9 @@ def _of_lightgbm(data: bytes, wishes: Wishes) -> ModelSpec:
         booster = lightgbm.Booster(model_str=data.decode())
     except (ValueError, lightgbm.basic.LightGBMError) as error:
         raise Invalid(f"the file is not a model in LightGBM's text format: {error}") from error
-    return _of_trees("lightgbm", "model.txt", booster.feature_name(), booster.num_model_per_iteration(), wishes)
+    outcomes = booster.num_model_per_iteration()
+    told = Output(name="probabilities", kind="double", width=outcomes, source="score")
+    return _of_trees("lightgbm", "model.txt", booster.feature_name(), wishes, told=told if outcomes > 1 else None)
 
 
 def _of_xgboost(data: bytes, wishes: Wishes) -> ModelSpec:
@@ -119,17 +123,32 @@ def _of_xgboost(data: bytes, wishes: Wishes) -> ModelSpec:
         booster.load_model(bytearray(data))
     except xgboost.core.XGBoostError as error:
         raise Invalid(f"the file is not a model in XGBoost's JSON: {str(error).strip().splitlines()[0]}") from error
-    outcomes = int(decode(booster.save_config(), dict[str, Any])["learner"]["learner_model_param"].get("num_class", 0))
     names = booster.feature_names or [f"f{place}" for place in range(booster.num_features())]
-    return _of_trees("xgboost", "booster.json", names, outcomes, wishes)
+    said = booster.inplace_predict(np.zeros((1, booster.num_features()), dtype=np.float32), validate_features=False)
+    told = None
+    if said.ndim == 2 and said.shape[1] > 1:
+        objective = decode(booster.save_config(), dict[str, Any])["learner"]["objective"]["name"]
+        name = "probabilities" if objective == "multi:softprob" else "predictions"
+        told = Output(name=name, kind="float", width=said.shape[1], source="score")
+    return _of_trees("xgboost", "booster.json", names, wishes, told=told)
 
 
-def _of_trees(runtime: str, file: str, names: Sequence[str], outcomes: int, wishes: Wishes) -> ModelSpec:
-    if outcomes > 1 and wishes.output_index is None:
-        raise Invalid(f"the model tells {outcomes} outcomes; say which is the score: --output-index 0 to {outcomes - 1}")
+def _of_trees(runtime: str, file: str, names: Sequence[str], wishes: Wishes, *, told: Output | None) -> ModelSpec:
+    """told: all that the model tells of a row, None when that is its score."""
+    if told is not None and told.name == "probabilities" and wishes.output_index is None:
+        raise Invalid(f"the model tells {told.width} outcomes; say which is the score: --output-index 0 to {(told.width or 0) - 1}")
     given = _named(wishes, len(names)) if wishes.columns else tuple(names)
     columns = [Column(name=name, kind="double", required=name not in wishes.optional) for name in given]
-    return _spec(runtime, file, columns, wishes, tensors={"x": given}, output="score", output_index=wishes.output_index or 0)
+    return _spec(
+        runtime,
+        file,
+        columns,
+        wishes,
+        tensors={"x": given},
+        output="score",
+        output_index=wishes.output_index or 0,
+        others=(told,) if told is not None else (),
+    )
 
 
 def _of_estimator(path: Path, data: bytes, wishes: Wishes) -> Files:

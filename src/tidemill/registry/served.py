@@ -8,11 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tidemill.core.errors import Invalid
-from tidemill.core.signature import Column, ColumnKind, ModelSpec, Signature
+from tidemill.core.signature import Column, ColumnKind, ModelSpec, Output, OutputKind, Signature
 from tidemill.registry.mlmodel import MLMODEL_FILE, MLmodel
 
 _KINDS: dict[str, ColumnKind] = {
     "double": "double", "float": "double", "integer": "long", "long": "long", "string": "string", "boolean": "boolean",
+}  # fmt: skip
+_SAID: dict[str, OutputKind] = {**_KINDS, "float": "float"}
+_ONNX_KINDS: dict[str, OutputKind] = {
+    "tensor(float)": "float", "tensor(float16)": "float", "tensor(double)": "double", "tensor(int64)": "long", "tensor(int32)": "long",
+    "tensor(bool)": "boolean", "tensor(string)": "string",
 }  # fmt: skip
 _BOOSTERS = ("lightgbm.basic.Booster", "xgboost.core.Booster")
 Tensors = dict[str, tuple[str, ...]]
@@ -31,21 +36,33 @@ def served_spec(model: MLmodel, read: Reader) -> ModelSpec:
     """Return how the model's files are served. read gives a file of the model. Raises NoForm.
 
     The score is what MLflow's python_function gives: the prediction, or the function that the model was logged with. Only an
-    estimator of XGBoost tells its probability, as its file does, and not its label.
+    estimator of XGBoost tells its probability, as its file does, and not its label. What the signature or the ONNX file names beside it
+    is answered, too. Of several columns the first of numbers is the score; of text alone, a probability is.
     """
     columns, tensors = _inputs(model)
     file, runtime, output, index = _form(model)
+    score, others = "score", tuple[Output, ...]()
     if runtime == "onnx":
-        tensors, output, index = _onnx(read(file), columns, tensors)
-    elif runtime != "mlflow":
+        tensors, output, index, others = _onnx(read(file), columns, tensors)
+    elif model.signature is not None:
+        said = _outputs(model.signature.outputs)
+        if runtime == "mlflow" and len(said) > 1:
+            score, output, others = _frame(said, output)
+        elif runtime == "sklearn" and output == "predict" and [each.kind for each in said] == ["string"]:
+            output, index, others = "predict_proba", 1, (Output(name="label", kind="string", source="predict"),)
+        elif len(said) == 1 and (said[0].width or 0) > 1:
+            name = "probabilities" if output == "predict_proba" else "predictions"
+            others = (Output(name=name, kind=said[0].kind, width=said[0].width, source=output),)
+    if runtime not in ("mlflow", "onnx"):
         tensors = {"x": tuple(column.name for column in columns)}
     return ModelSpec(
         runtime=runtime,
         file=file,
-        signature=Signature(inputs=columns, outputs=(Column(name="score", kind="double"),)),
+        signature=Signature(inputs=columns, outputs=(Column(name=score, kind="double"),)),
         tensors=tensors,
         output=output,
         output_index=index,
+        others=others,
         request_columns=tuple(column.name for column in columns),
     )
 
@@ -96,18 +113,50 @@ def _tensor(spec: Mapping[str, Any]) -> tuple[ColumnKind, tuple[str, ...]]:
     """Return the kind and the made-up names of a tensor's columns."""
     tensor, name = spec.get("tensor-spec") or {}, str(spec.get("name") or "x")
     shape, dtype = tensor.get("shape"), str(tensor.get("dtype"))
-    kind: ColumnKind | None = (
-        "double" if dtype.startswith("float") else "long" if dtype.startswith(("int", "uint")) else "string" if dtype in ("str", "object")
-        else "boolean" if dtype == "bool" else None
-    )  # fmt: skip
+    kind = _dtype_kind(dtype)
     wide = shape[1] if isinstance(shape, list) and len(shape) == 2 else 1 if isinstance(shape, list) and len(shape) == 1 else -1
     if kind is None or not isinstance(wide, int) or wide < 1:
         raise NoForm(f"its tensor {name!r} is {dtype} of shape {shape}; only rows of so many numbers, texts or booleans are served")
     return kind, (name,) if wide == 1 and spec.get("name") else tuple(f"{name}{place}" for place in range(wide))
 
 
-def _onnx(data: bytes, columns: Sequence[Column], tensors: Tensors) -> tuple[Tensors, str, int]:
-    """Return tensors, output and its column of an ONNX file. Only its face is looked at."""
+def _dtype_kind(dtype: str) -> ColumnKind | None:
+    return (
+        "double" if dtype.startswith("float") else "long" if dtype.startswith(("int", "uint")) else "string" if dtype in ("str", "object")
+        else "boolean" if dtype == "bool" else None
+    )  # fmt: skip
+
+
+def _outputs(specs: Sequence[Mapping[str, Any]]) -> list[Output]:
+    """Return what a signature says that a model gives, as far as it is rows of numbers, texts or booleans."""
+    found = []
+    for place, spec in enumerate(specs):
+        kind: OutputKind | None = _SAID.get(str(spec.get("type")))
+        width: Any = None
+        if isinstance(tensor := spec.get("tensor-spec"), Mapping):
+            shape, dtype = tensor.get("shape"), str(tensor.get("dtype"))
+            kind = "float" if dtype == "float32" else _dtype_kind(dtype)
+            if not isinstance(shape, list) or len(shape) not in (1, 2) or not all(isinstance(size, int) for size in shape):
+                continue
+            width = shape[1] if len(shape) == 2 else None
+        if kind is not None and (width is None or width == -1 or width > 0):
+            found.append(Output(name=str(spec.get("name") or f"y{place}"), kind=kind, width=width))
+    return found
+
+
+def _frame(said: Sequence[Output], output: str) -> tuple[str, str, tuple[Output, ...]]:
+    """Return of several outputs, by name, how the score is called, which it is, and what is said beside it."""
+    numbers = [each for each in said if each.kind not in ("string", "boolean")]
+    if not numbers:
+        return "score", output, ()
+    first = next((each for each in numbers if each.width is None), None)
+    if first is None:  # a column of a tensor, which is told whole
+        return "score" if all(each.name != "score" for each in said) else "first", numbers[0].name, tuple(said)
+    return first.name, first.name, tuple(each for each in said if each is not first)
+
+
+def _onnx(data: bytes, columns: Sequence[Column], tensors: Tensors) -> tuple[Tensors, str, int, tuple[Output, ...]]:
+    """Return tensors, output and its column, and what an ONNX file says beside it. Of the file, its face is looked at, and made-up rows."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -123,7 +172,7 @@ def _onnx(data: bytes, columns: Sequence[Column], tensors: Tensors) -> tuple[Ten
         tensors = {inputs[0]: names} if len(inputs) == 1 else {name: (name,) for name in inputs}
         if not {name for those in tensors.values() for name in those} <= set(names):
             raise NoForm(f"its ONNX file takes {', '.join(inputs)}, its signature names {', '.join(names)}")
-    return tensors, output, index
+    return tensors, output, index, onnx_others(session, output)
 
 
 def onnx_answer(session: Any) -> tuple[str, int]:
@@ -133,3 +182,36 @@ def onnx_answer(session: Any) -> tuple[str, int]:
         raise NoForm("its ONNX file gives no tensor of numbers; export it with zipmap=False")
     probability = "probabilities" in outputs
     return "probabilities" if probability else outputs[0], int(probability)
+
+
+def onnx_others(session: Any, score: str) -> tuple[Output, ...]:
+    """Return what an ONNX session tells beside its score: each output of rows, the score's own where the score is one of its columns."""
+    found = []
+    fixed = any(isinstance(size, int) for tensor in session.get_inputs() for size in tensor.shape[:1])
+    for tensor in session.get_outputs():
+        kind, shape = _ONNX_KINDS.get(tensor.type), tensor.shape
+        if kind is None or len(shape) not in (1, 2) or (isinstance(shape[0], int) and not fixed):
+            continue
+        width = None if len(shape) == 1 else shape[1] if isinstance(shape[1], int) else -1
+        if tensor.name != score or (width or 0) > 1:
+            found.append(Output(name=tensor.name if tensor.name != "score" else "scores", kind=kind, width=width, source=tensor.name))
+    given = _tried(session, [output.source for output in found])
+    return tuple(output for output in found if given is None or given[output.source] == (1 if output.width is None else 2))
+
+
+def _tried(session: Any, outputs: Sequence[str]) -> dict[str, int] | None:
+    """Return of how many dimensions outputs are for two made-up rows, 0 where there are not two; None when those cannot be run."""
+    import numpy as np
+
+    kinds = {"tensor(string)": object, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
+             "tensor(bool)": np.bool_}  # fmt: skip
+    feeds: dict[str, Any] = {}
+    for tensor in session.get_inputs():
+        shape = [2, *(size if isinstance(size, int) else 1 for size in tensor.shape[1:])]
+        text = tensor.type == "tensor(string)"
+        feeds[tensor.name] = np.full(shape, "" if text else 0, dtype=kinds.get(tensor.type, np.float32))
+    try:
+        arrays = session.run(list(outputs), feeds) if outputs else []
+    except Exception:  # noqa: BLE001 (onnxruntime's own share no base but this; rows that are made up need not be to its liking)
+        return None
+    return {name: array.ndim if array.ndim and len(array) == 2 else 0 for name, array in zip(outputs, arrays, strict=True)}

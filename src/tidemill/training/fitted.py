@@ -3,7 +3,7 @@
 What was tried, and how far the two lay apart, is kept in the bundle: `export.json`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tidemill.core.codec import canonical
 from tidemill.core.errors import ExtraMissing, Invalid
 from tidemill.core.ids import Digest
-from tidemill.core.signature import SPEC_FILE, Column, ModelSpec, Signature, Step
+from tidemill.core.signature import SPEC_FILE, Column, ModelSpec, Output, OutputKind, Signature, Step
 from tidemill.core.values import Value, replace
 from tidemill.store.objects import ObjectStore
 from tidemill.store.trees import put_tree
@@ -23,6 +23,7 @@ from tidemill.training.export import PARITY_BOUND, Parity, open_onnx
 from tidemill.training.sample import Floats, Sample, read_sample
 
 EXPORT_FILE = "export.json"
+_OUTPUT_KINDS: Mapping[str, OutputKind] = {"b": "boolean", "i": "long", "u": "long", "f": "double"}
 # By the package of a model's class or of one that it inherits from; the first that fits is taken. Loaded when chosen.
 LIBRARIES = {
     "lightgbm": "tidemill.training.libraries.lightgbm:FittedLightgbm",
@@ -41,6 +42,7 @@ class ModelFile(Value, frozen=True, kw_only=True):
     tensors: dict[str, tuple[str, ...]]
     output: str
     output_index: int = 0
+    others: tuple[Output, ...] = ()
 
 
 class Fitted(Protocol):
@@ -54,6 +56,10 @@ class Fitted(Protocol):
 
     def score(self, sample: Sample) -> Floats:
         """Return the score of each row as the library tells it."""
+        ...
+
+    def others(self, sample: Sample) -> dict[str, NDArray[Any]]:
+        """Return what the library tells beside the score, by name: [n] or [n, k], numbers or text. Nothing that the score says already."""
         ...
 
     def to_onnx(self, sample: Sample) -> ModelFile:
@@ -99,7 +105,8 @@ def bundle_model(
     """Make a bundle of a fitted model, which is tried on the rows of a sample: as ONNX if that gives the same scores.
 
     sample: a frame, a dict of columns, or an array whose columns are named. The score is the probability of the second of two
-    outcomes, or the prediction; a model of more outcomes wants output_index. features: columns that the server looks up in
+    outcomes, or the prediction; a model of more outcomes wants output_index. Labels that are not 0 and 1, all probabilities where there
+    are more than two, and all predictions where there are several, are answered beside it. features: columns that the server looks up in
     feature_service; of the others, optional ones may be missing. Raises Invalid for a model of another library.
     """
     rows = read_sample(sample, columns)
@@ -114,6 +121,7 @@ def bundle_model(
         tensors=file.tensors,
         output=file.output,
         output_index=file.output_index,
+        others=file.others,
         threshold=threshold,
         feature_service=feature_service,
         request_columns=tuple(name for name in rows.names if name not in features),
@@ -144,6 +152,7 @@ def wrap_model(made: Bundled, code: str | Path, *, before: str = "", after: str 
         tensors={"x": names},
         request_columns=tuple(name for name in names if name not in looked_up),
         steps=(*first, model, *last),
+        others=() if after else spec.others,
     )
     return replace(made, spec=wrapped, files={**made.files, code.name: code.read_bytes(), SPEC_FILE: canonical(wrapped)})
 
@@ -178,18 +187,34 @@ def compare(found: Floats, expected: Floats) -> Parity:
     return Parity(rows=len(gaps), largest=float(gaps.max()), mean=float(gaps.mean()), bound=PARITY_BOUND)
 
 
-def run_file(file: ModelFile, sample: Sample) -> Floats:
-    """Return the scores that an ONNX file gives the rows of a sample. Raises Invalid when it cannot be run, or not on them."""
+def beside(said: Mapping[str, NDArray[Any]], sources: Mapping[str, str], *, kind: OutputKind | None = None) -> tuple[Output, ...]:
+    """Return how arrays that a library tells are declared. sources: what the file calls them; kind: of the file's broken numbers."""
+    found = []
+    for name, array in said.items():
+        own = _OUTPUT_KINDS.get(array.dtype.kind, "string")
+        width = array.shape[1] if array.ndim == 2 else None
+        found.append(Output(name=name, kind=kind or own if own == "double" else own, width=width, source=sources[name]))
+    return tuple(found)
+
+
+def run_file(file: ModelFile, sample: Sample) -> tuple[Floats, dict[str, NDArray[Any]]]:
+    """Return what an ONNX file says of the rows of a sample: scores, and by name what is said beside them.
+
+    Raises Invalid when it cannot be run, or not on them.
+    """
+    names = list(dict.fromkeys((file.output, *(output.asked for output in file.others))))
     try:
         session = open_onnx(file.data)
         kinds = {tensor.name: tensor.type for tensor in session.get_inputs()}
-        answer = session.run([file.output], {name: _tensor(sample, names, kinds[name]) for name, names in file.tensors.items()})[0]
+        answers = session.run(names, {name: _tensor(sample, names, kinds[name]) for name, names in file.tensors.items()})
     except ExtraMissing:
         raise
     except Exception as error:  # onnxruntime's own exceptions share no base but this
         raise Invalid(f"ONNX Runtime does not run it: {_sentence(error)}") from error
-    found = np.asarray(answer, dtype=np.float64)
-    return found[:, file.output_index] if found.ndim == 2 else found
+    said = dict(zip(names, answers, strict=True))
+    found = np.asarray(said[file.output], dtype=np.float64)
+    others = {output.name: np.asarray(said[output.asked]) for output in file.others}
+    return found[:, file.output_index] if found.ndim == 2 else found, others
 
 
 def _choose(fitted: Fitted, sample: Sample) -> tuple[ModelFile, Export]:
@@ -199,17 +224,37 @@ def _choose(fitted: Fitted, sample: Sample) -> tuple[ModelFile, Export]:
     versions = {package: known for package in ("onnx", *fitted.packages) if (known := _version(package))}
     try:
         file = fitted.to_onnx(sample)
-        found = run_file(file, sample)
+        found, others = run_file(file, sample)
         if found.shape != expected.shape:
             raise Invalid(f"as ONNX it gives an answer of shape {found.shape} for {sample.rows} rows")
         parity = compare(found, expected)
-        if parity.holds:
+        strange = _differs(others, fitted.others(sample))
+        if parity.holds and not strange:
             return file, Export(runtime=file.runtime, parity=parity, why="", versions=versions)
-        why = f"as ONNX its scores differ by up to {parity.largest:.2g} on {parity.rows} rows, {parity.bound:g} is allowed"
+        why = (
+            strange
+            if parity.holds
+            else f"as ONNX its scores differ by up to {parity.largest:.2g} on {parity.rows} rows, {parity.bound:g} is allowed"
+        )
     except (Invalid, ExtraMissing) as error:
         why = str(error)
     own = fitted.own_file(sample)
     return own, Export(runtime=own.runtime, parity=parity, why=why, versions=versions)
+
+
+def _differs(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> str:
+    """Return in one sentence what an ONNX file says otherwise beside the score, empty when nothing."""
+    for name, array in expected.items():
+        other = found[name]
+        if other.shape != array.shape:
+            return f"as ONNX its {name} have the shape {other.shape}, not {array.shape}"
+        if array.dtype.kind not in "biuf":
+            wrong = int((other.astype(str) != array.astype(str)).sum())
+        else:
+            wrong = int((~np.isclose(other.astype(float), array.astype(float), rtol=PARITY_BOUND, atol=PARITY_BOUND)).sum())
+        if wrong:
+            return f"as ONNX {wrong} of its {array.size} {name} are others"
+    return ""
 
 
 def _columns(sample: Sample, *, may_miss: Sequence[str]) -> tuple[Column, ...]:

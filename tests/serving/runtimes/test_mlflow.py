@@ -32,6 +32,18 @@ class Example(mlflow.pyfunc.PythonModel):
 mlflow.models.set_model(Example())
 """
 
+FRAME = """
+import mlflow
+import pandas as pd
+
+class Frame(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        a = model_input["a"]
+        return pd.DataFrame({"kind": ["many" if value > 10 else "few" for value in a], "score": a, "rank": range(1, len(a) + 1)})
+
+mlflow.models.set_model(Frame())
+"""
+
 
 def signature(kind: str = "double"):
     from mlflow.models import ModelSignature
@@ -166,6 +178,24 @@ def test_pytorch_is_served_by_mlflow(tmp_path: Path) -> None:
     spec, runtime = served(folder)
     assert spec.runtime == "mlflow"
     np.testing.assert_allclose(runtime.run({"x0": [1.0, 2.0], "x1": [1.0, 2.0]}, 2), [0.11, 0.22], rtol=1e-5)
+
+
+def test_a_frame_of_several_columns_is_answered(tmp_path: Path) -> None:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    (tmp_path / "frame.py").write_text(FRAME)
+    told = Schema([ColSpec("string", "kind"), ColSpec("double", "score"), ColSpec("long", "rank")])
+    folder = save(
+        "pyfunc", tmp_path, python_model=str(tmp_path / "frame.py"), pip_requirements=["numpy"],
+        signature=ModelSignature(inputs=signature().inputs, outputs=told),
+    )  # fmt: skip
+    spec, runtime = served(folder)
+    assert [output.name for output in spec.others] == ["kind", "rank"]
+    scores, (kind, rank) = runtime.answer(ROWS, 3)
+    np.testing.assert_allclose(scores, ROWS["a"])
+    assert (kind.tolist(), rank.tolist()) == (["few", "few", "many"], [1, 2, 3])
+    np.testing.assert_allclose(runtime.run(ROWS, 3), ROWS["a"])
 
 
 def test_a_model_that_raises_or_cannot_be_loaded_is_told(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tidemill.core.errors import Invalid
 from tidemill.training.export import booster_to_onnx
-from tidemill.training.fitted import ModelFile
+from tidemill.training.fitted import ModelFile, beside
 from tidemill.training.sample import Floats, Sample
 
 THREADS = 1  # scores of a sample
@@ -32,6 +33,9 @@ class FittedLightgbm:
         answer = np.asarray(self._booster.predict(sample.matrix(), num_threads=THREADS), dtype=np.float64)
         return answer[:, self._index] if answer.ndim == 2 else answer
 
+    def others(self, sample: Sample) -> dict[str, NDArray[Any]]:
+        return {"probabilities": self._booster.predict(sample.matrix(), num_threads=THREADS)} if self._many else {}
+
     def to_onnx(self, sample: Sample) -> ModelFile:
         if self._many:
             raise Invalid("only LightGBM models of one score a row are written as ONNX")
@@ -46,6 +50,7 @@ class FittedLightgbm:
             tensors={"x": sample.names},
             output="score",
             output_index=self._index,
+            others=beside(self.others(sample), {"probabilities": "score"}),
         )
 
     def _objective(self) -> list[str]:

@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tidemill.core.errors import ExtraMissing, Invalid
-from tidemill.training.fitted import ModelFile
+from tidemill.training.fitted import ModelFile, beside
 from tidemill.training.sample import Floats, Sample
 
 
@@ -19,16 +20,31 @@ class FittedSklearn:
         has = [name for name in ("predict_proba", "decision_function", "predict") if hasattr(model, name)]
         if not has:
             raise Invalid(f"a {type(model).__name__} gives no score; expected a classifier or a regressor")
-        self._method = has[0] if hasattr(model, "classes_") else "predict"
+        # A list of classes, one for each of its labels, has a classifier of several.
+        self._classes: Any = classes if not isinstance(classes := getattr(model, "classes_", None), list) else None
+        self._method = has[0] if self._classes is not None else "predict"
         self.probability = self._method == "predict_proba"
-        classes = len(getattr(model, "classes_", ()))
-        if classes > 2 and output_index is None:
-            raise Invalid(f"the model tells {classes} outcomes; say which is the score: output_index=0 to {classes - 1}")
-        self._index = output_index if output_index is not None else 1 if self.probability and classes == 2 else 0
+        outcomes = 0 if self._classes is None else len(self._classes)
+        if outcomes > 2 and output_index is None:
+            raise Invalid(f"the model tells {outcomes} outcomes; say which is the score: output_index=0 to {outcomes - 1}")
+        self._index = output_index if output_index is not None else 1 if self.probability and outcomes == 2 else 0
 
     def score(self, sample: Sample) -> Floats:
         answer = np.asarray(getattr(self._model, self._method)(self._rows(sample)), dtype=np.float64)
         return answer[:, self._index] if answer.ndim == 2 else answer
+
+    def others(self, sample: Sample) -> dict[str, NDArray[Any]]:
+        rows = self._rows(sample)
+        if self._classes is None:
+            answer = np.asarray(self._model.predict(rows))
+            return {"predictions": answer} if answer.ndim == 2 and answer.shape[1] > 1 else {}
+        if len(self._classes) == 2 and self._classes.dtype.kind in "biuf" and set(self._classes.tolist()) == {0, 1}:
+            return {}  # the score and its threshold say it
+        if self._method == "predict":
+            return {}
+        name = "probabilities" if self.probability else "decisions"
+        told = np.asarray(getattr(self._model, self._method)(rows))
+        return {"label": np.asarray(self._model.predict(rows)), **({name: told} if told.ndim == 2 else {})}
 
     def to_onnx(self, sample: Sample) -> ModelFile:
         if sample.texts or self._by_name():
@@ -40,6 +56,7 @@ class FittedSklearn:
             import skops.io
         except ImportError as error:
             raise ExtraMissing("skops", "sklearn") from error
+        said = self.others(sample)
         return ModelFile(
             runtime="sklearn",
             file="model.skops",
@@ -47,6 +64,7 @@ class FittedSklearn:
             tensors={"x": sample.names},
             output=self._method,
             output_index=self._index,
+            others=beside(said, {name: "predict" if name == "label" else self._method for name in said}),
         )
 
     def _convert(self, sample: Sample, tensors: dict[str, tuple[str, ...]]) -> ModelFile:
@@ -64,13 +82,16 @@ class FittedSklearn:
             made = skl2onnx.convert_sklearn(self._model, initial_types=types, options=options)
         except Exception as error:  # converters raise whatever they stumble over
             raise Invalid(f"skl2onnx does not convert it: {type(error).__name__}: {str(error).strip()[:200]}") from error
+        outputs = [tensor.name for tensor in made.graph.output]
+        said = self.others(sample)
         return ModelFile(
             runtime="onnx",
             file="model.onnx",
             data=made.SerializeToString(deterministic=True),
             tensors=tensors,
-            output=made.graph.output[-1].name,
+            output=outputs[-1],
             output_index=self._index,
+            others=beside(said, {name: outputs[0 if name == "label" else -1] for name in said}, kind="float"),
         )
 
     def _by_name(self) -> bool:

@@ -6,9 +6,11 @@ import warnings
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tidemill.core.errors import Invalid
-from tidemill.training.fitted import ModelFile
+from tidemill.core.signature import Output
+from tidemill.training.fitted import ModelFile, beside
 from tidemill.training.sample import Floats, Sample
 
 
@@ -26,14 +28,14 @@ class FittedTorch:
         self._index = output_index
 
     def score(self, sample: Sample) -> Floats:
-        with self._torch.inference_mode():
-            try:
-                answer = np.asarray(self._module(self._tensor(sample)).numpy(), dtype=np.float64)
-            except Exception as error:  # user code
-                raise Invalid(f"the module does not take rows of {len(sample.names)} numbers: {type(error).__name__}: {error}") from error
+        answer = np.asarray(self._answer(sample), dtype=np.float64)
         if answer.ndim == 2 and answer.shape[1] > 1 and self._index is None:
             raise Invalid(f"the module gives {answer.shape[1]} numbers a row; say which is the score: output_index=…")
         return answer[:, self._index or 0] if answer.ndim == 2 else answer
+
+    def others(self, sample: Sample) -> dict[str, NDArray[Any]]:
+        answer = self._answer(sample)
+        return {"predictions": answer} if answer.ndim == 2 and answer.shape[1] > 1 else {}
 
     def to_onnx(self, sample: Sample) -> ModelFile:
         buffer = io.BytesIO()
@@ -53,6 +55,7 @@ class FittedTorch:
             tensors={"x": sample.names},
             output="score",
             output_index=self._index or 0,
+            others=self._beside(sample),
         )
 
     def own_file(self, sample: Sample) -> ModelFile:
@@ -72,7 +75,21 @@ class FittedTorch:
             tensors={"x": sample.names},
             output="score",
             output_index=self._index or 0,
+            others=self._beside(sample),
         )
+
+    def _answer(self, sample: Sample) -> NDArray[Any]:
+        with self._torch.inference_mode():
+            try:
+                answer: NDArray[Any] = self._module(self._tensor(sample)).numpy()
+            except Exception as error:  # user code
+                raise Invalid(f"the module does not take rows of {len(sample.names)} numbers: {type(error).__name__}: {error}") from error
+        return answer
+
+    def _beside(self, sample: Sample) -> tuple[Output, ...]:
+        said = self.others(sample)
+        single = any(array.dtype == np.float32 for array in said.values())
+        return beside(said, dict.fromkeys(said, "score"), kind="float" if single else None)
 
     def _tensor(self, sample: Sample) -> Any:
         kinds = [parameter.dtype for parameter in self._module.parameters() if parameter.is_floating_point()]

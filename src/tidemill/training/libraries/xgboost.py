@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tidemill.core.codec import decode_any
 from tidemill.core.errors import ExtraMissing, Invalid
-from tidemill.training.fitted import ModelFile
+from tidemill.training.fitted import ModelFile, beside
 from tidemill.training.sample import Floats, Sample
 
 
@@ -34,6 +35,12 @@ class FittedXgboost:
         answer = np.asarray(self._booster.inplace_predict(sample.matrix()), dtype=np.float64)
         return answer[:, self._index] if answer.ndim == 2 else answer
 
+    def others(self, sample: Sample) -> dict[str, NDArray[Any]]:
+        answer = self._booster.inplace_predict(sample.matrix())
+        if answer.ndim < 2 or answer.shape[1] == 1:
+            return {}
+        return {"probabilities" if self._many else "predictions": answer}
+
     def to_onnx(self, sample: Sample) -> ModelFile:
         try:
             import onnxmltools
@@ -44,6 +51,7 @@ class FittedXgboost:
             made = onnxmltools.convert_xgboost(self._booster, initial_types=[("x", FloatTensorType([None, len(sample.names)]))])
         except Exception as error:  # converters raise whatever they stumble over
             raise Invalid(f"onnxmltools does not convert it: {type(error).__name__}: {str(error)[:200]}") from error
+        said = self.others(sample)
         outputs = [tensor.name for tensor in made.graph.output]
         return ModelFile(
             runtime="onnx",
@@ -52,9 +60,11 @@ class FittedXgboost:
             tensors={"x": sample.names},
             output=outputs[-1],
             output_index=(self._index if self._many else 1) if self._classes else 0,
+            others=beside(said, dict.fromkeys(said, outputs[-1]), kind="float"),
         )
 
     def own_file(self, sample: Sample) -> ModelFile:
+        said = self.others(sample)
         return ModelFile(
             runtime="xgboost",
             file="model.ubj",
@@ -62,6 +72,7 @@ class FittedXgboost:
             tensors={"x": sample.names},
             output="score",
             output_index=self._index,
+            others=beside(said, dict.fromkeys(said, "score"), kind="float"),
         )
 
 
