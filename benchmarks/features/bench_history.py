@@ -19,7 +19,7 @@ import pyarrow.feather
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.measure import Report, in_turns, options, seconds
 
-from tidemill.features.history import join
+from tidemill.features.timeline import join
 from tidemill.features.views import Aggregation, Feature, FeatureView
 
 ENTITIES, DAYS, WINDOW_DAYS = 5000, 90, 7

@@ -14,8 +14,8 @@ from tests.features import worlds
 from tests.features.worlds import MINUTE, START
 from tidemill.core.errors import Invalid
 from tidemill.features import timeline
-from tidemill.features.history import join
 from tidemill.features.keys import AskingRows
+from tidemill.features.timeline import join
 from tidemill.features.views import Aggregation, Feature, FeatureView
 
 questions = st.lists(st.tuples(worlds.origins, worlds.gates, st.integers(-2, 60)), max_size=25)

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pytest
 
 from tidemill.datasets.contracts import examine
-from tidemill.features.history import join
 from tidemill.features.online import FeatureReader, ReadPlan, ViewPlan, push
+from tidemill.features.timeline import join
 from tidemill.features.views import FeatureView, aggregation_of, check_source, expand
 from tidemill.pipelines.project import load_object
 from tidemill.store.table import open_online

@@ -1,6 +1,8 @@
 """Events of one view in order of entity and time, and the point-in-time look-up in them. Arrow tables in, Arrow columns out."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +25,34 @@ if TYPE_CHECKING:
 _EVER = 2**63 - 1
 
 
-def look_up(view: FeatureView, events: pa.Table, rows: AskingRows) -> "dict[str, ArrowArray]":
-    """Return the view's features for each row, in the order in which the rows came, by feature name.
+def join(
+    entities: pa.Table,
+    views: Sequence[FeatureView],
+    events: Mapping[str, pa.Table],
+    *,
+    timestamp: str,
+    wanted: Collection[str] | None = None,
+) -> pa.Table:
+    """Return entities with the columns of the wanted features of views added, of all unless told.
+
+    Pure: events holds each view's source by name; timestamp names the column with the moment of each row. Raises Invalid.
+    """
+    asking = {entity: AskingRows(entities, entity, timestamp) for entity in dict.fromkeys(view.entity for view in views)}
+    joined = entities
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # sorting and searching leave the interpreter to others
+        answers = threads.map(lambda view: look_up(view, events[view.source], asking[view.entity], wanted=wanted), views)
+        for view, found in zip(views, answers, strict=True):
+            for name, column in found.items():
+                if name in joined.column_names:
+                    raise Invalid(f"feature {name!r} of view {view.name!r} would stand beside a column of that name; rename one of them")
+                joined = joined.append_column(name, column)
+    return joined
+
+
+def look_up(
+    view: FeatureView, events: pa.Table, rows: AskingRows, *, wanted: Collection[str] | None = None
+) -> "dict[str, ArrowArray]":  # fmt: skip
+    """Return the view's features (or those wanted) for each row, in the order in which the rows came, by feature name.
 
     events: the view's source. rows: those that ask, by the view's join keys. Raises Invalid for what does not fit the view.
     """
@@ -32,7 +60,7 @@ def look_up(view: FeatureView, events: pa.Table, rows: AskingRows) -> "dict[str,
     if missing:
         raise Invalid(f"source {view.source!r} of feature view {view.name!r} has no column {', '.join(missing)}")
     timeline = _Windows(view, events, rows) if view.windowed else _Latest(view, events, rows)
-    return timeline.features()
+    return timeline.features([feature for feature in view.features if wanted is None or feature.name in wanted])
 
 
 class _Timeline:
@@ -118,11 +146,12 @@ class _Latest(_Timeline):
         super().__init__(view, events, rows)
         self._sort(self._ties)
 
-    def features(self) -> "dict[str, ArrowArray]":
+    def features(self, wanted: Sequence[Feature]) -> "dict[str, ArrowArray]":
+        """Return the wanted features, a value a row."""
         found = self._last()
         rows = self.asking.back(np.where(found >= 0, self.source[found] if self.source.size else 0, NOBODY))
         there = rows != NOBODY
-        return {feature.name: self._taken(feature, np.maximum(rows, 0), there) for feature in self.view.features}
+        return {feature.name: self._taken(feature, np.maximum(rows, 0), there) for feature in wanted}
 
     def _ties(self, tied: Ints) -> Sequence[NDArray[Any]]:
         ties: list[NDArray[Any]] = [self.written[tied]] if self.written is not None else []
@@ -181,19 +210,20 @@ class _Windows(_Timeline):
         self._sort(lambda tied: [values[self.source[tied]] for values in reversed(columns.values())])
         self.columns: dict[str, Floats] = {name: values[self.source] for name, values in columns.items()}
 
-    def features(self) -> "dict[str, ArrowArray]":
+    def features(self, wanted: Sequence[Feature]) -> "dict[str, ArrowArray]":
+        """Return the wanted features, a value a row."""
         ends = self._before(self.asking.moments)
-        windows = dict.fromkeys(aggregation_of(feature).window for feature in self.view.features)
+        windows = dict.fromkeys(aggregation_of(feature).window for feature in wanted)
         starts = {window: self._before(_back(self.asking.moments, window)) for window in windows}
         exact = self._by_event(starts[max(starts)], ends)
         found: dict[str, Floats] = {}
         for window in windows:
-            wanted = {each.name: aggregation_of(each) for each in self.view.features if aggregation_of(each).window == window}
-            for name, aggregation in wanted.items():
+            these = {each.name: aggregation_of(each) for each in wanted if aggregation_of(each).window == window}
+            for name, aggregation in these.items():
                 found[name] = self._summary(aggregation, self._values(aggregation), self.times, starts[window], ends, self.asking.moments)
             if exact.size:
-                self._correct(found, wanted, exact, starts[window][exact], ends[exact])
-        return {feature.name: pa.array(self.asking.back(found[feature.name])) for feature in self.view.features}
+                self._correct(found, these, exact, starts[window][exact], ends[exact])
+        return {feature.name: pa.array(self.asking.back(found[feature.name])) for feature in wanted}
 
     def _values(self, aggregation: Aggregation) -> Floats | None:
         return self.columns[aggregation.column] if aggregation.column is not None else None
