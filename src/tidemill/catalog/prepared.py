@@ -12,6 +12,10 @@ _DIALECTS: Mapping[str, Any] = {
     "sqlite": sqlite.dialect(paramstyle="named"),
     "postgresql": postgresql.dialect(paramstyle="pyformat"),  # type: ignore[no-untyped-call]
 }
+_BY_PLACE: Mapping[str, Any] = {
+    "sqlite": sqlite.dialect(paramstyle="qmark"),
+    "postgresql": postgresql.dialect(paramstyle="format"),  # type: ignore[no-untyped-call]
+}
 
 
 class Prepared:
@@ -31,12 +35,21 @@ class Prepared:
         literals = self._literals[engine]
         return _driver(tx).execute(self._texts[engine], {**literals, **values} if literals else values)
 
-    def run_many(self, tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run it once a row."""
-        if rows:
-            engine = tx.dialect.name
-            literals = self._literals[engine]
-            _driver(tx).cursor().executemany(self._texts[engine], [{**literals, **row} for row in rows] if literals else rows)
+
+class PreparedRows:
+    """A Core statement that is run once a row, each a tuple in the order of its columns: drivers bind these twice as fast as names."""
+
+    def __init__(self, statement: ClauseElement) -> None:
+        compiled = {name: statement.compile(dialect=dialect) for name, dialect in _BY_PLACE.items()}
+        self._texts = {name: str(each) for name, each in compiled.items()}
+
+    def run(self, tx: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Run it; return how many rows it changed."""
+        if not rows:
+            return 0
+        cursor = _driver(tx).cursor()
+        cursor.executemany(self._texts[tx.dialect.name], rows)
+        return int(cursor.rowcount)
 
 
 def _driver(tx: Connection) -> Any:

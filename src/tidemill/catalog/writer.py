@@ -49,6 +49,7 @@ class GroupWriter:
         self._waiting = 0
         self._connection: Connection | None = None
         self._driver: Any = None
+        self._file_patience_ms = FILE_PATIENCE_MS
         self._group: _Group | None = None
         self._holder: int | None = None  # the thread that has all turns until it commits
         self._lost: BaseException | None = None  # why what it wrote in turns that went well was undone
@@ -116,7 +117,7 @@ class GroupWriter:
 
     def _join(self) -> tuple[Connection, _Group]:
         if self._connection is None:
-            self._connection = self._engine.connect()
+            self._connection, self._file_patience_ms = self._engine.connect(), FILE_PATIENCE_MS
             self._driver = self._connection.connection.driver_connection
         if self._group is None:
             self._begin()
@@ -125,17 +126,22 @@ class GroupWriter:
 
     def _begin(self) -> None:
         if self._holder is None:
+            self._look_for(FILE_PATIENCE_MS)
             self._patiently(lambda: self._driver.execute("BEGIN IMMEDIATE"))
             return
-        self._driver.execute("PRAGMA busy_timeout=0")
+        self._look_for(0)
         try:
             self._driver.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             raise WriterBusy from error
-        finally:
-            self._driver.execute(f"PRAGMA busy_timeout={FILE_PATIENCE_MS}")
+
+    def _look_for(self, patience_ms: int) -> None:
+        """Have SQLite look for the file's lock for so long."""
+        if self._file_patience_ms != patience_ms:  # a statement more in each turn would be felt
+            self._driver.execute(f"PRAGMA busy_timeout={patience_ms}")
+            self._file_patience_ms = patience_ms
 
     @contextmanager
     def _part(self, group: _Group) -> Iterator[None]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as insert_or  # what is used of it here reads the same on SQLite
 
-from tidemill.catalog.prepared import Prepared
+from tidemill.catalog.prepared import Prepared, PreparedRows
 from tidemill.catalog.schema import METADATA, Text
 from tidemill.core import ids
 from tidemill.core.errors import Conflict
@@ -108,28 +108,29 @@ _FIRST_METRICS = Prepared(
     .order_by(METRICS.c.key)
     .limit(bindparam("some"))
 )
-_ADD_PARAM = Prepared(insert_or(PARAMS))
-_PUT_TAG = Prepared(_upsert(TAGS))
-_PUT_METRIC = Prepared(_upsert(METRICS))
+_ADD_PARAMS = PreparedRows(insert_or(PARAMS).on_conflict_do_nothing(index_elements=["run", "key"]))
+_PUT_TAGS = PreparedRows(_upsert(TAGS))
+_PUT_METRICS = PreparedRows(_upsert(METRICS))
 
 
 def write_params(tx: Connection, no: int, experiment: int, params: Mapping[str, Any], *, run: str) -> None:
-    """Write params once. Raises ParamRewritten for another value under a key, Invalid."""
+    """Write params once. Raises ParamRewritten for another value under a key, Invalid: the caller's transaction is to be undone then."""
     if not params:
         return
     texts = {key: str(value) for key, value in params.items()}
     check_texts("param", texts, PARAM_MAX)
-    before = read_texts(tx, PARAMS, [no]).get(no, {})
+    if _ADD_PARAMS.run(tx, [(no, key, experiment, value) for key, value in texts.items()]) == len(texts):
+        return
+    there = read_texts(tx, PARAMS, [no])[no]
     for key, value in texts.items():
-        if before.get(key, value) != value:
-            raise ParamRewritten(run, key, before[key], value)
-    _ADD_PARAM.run_many(tx, [_row(no, experiment, key, value) for key, value in texts.items() if key not in before])
+        if there[key] != value:
+            raise ParamRewritten(run, key, there[key], value)
 
 
 def write_tags(tx: Connection, no: int, experiment: int, tags: Mapping[str, str]) -> None:
     """Write tags, replacing those of the same key. Raises Invalid."""
     check_texts("tag", tags, TAG_MAX)
-    _PUT_TAG.run_many(tx, [_row(no, experiment, key, value) for key, value in tags.items()])
+    _PUT_TAGS.run(tx, [(no, key, experiment, value) for key, value in tags.items()])
 
 
 def remove_tag(tx: Connection, no: int, key: str) -> bool:
@@ -144,11 +145,8 @@ def write_latest(tx: Connection, no: int, experiment: int, points: Iterable[tupl
         rank = (step, at, value if value == value else -math.inf)
         if key not in latest or rank >= latest[key]:
             latest[key] = rank if value == value else (step, at, math.nan)
-    rows = [
-        {"run": no, "key": key, "experiment_id": experiment, "value": value if value == value else None, "step": step, "at": at}
-        for key, (step, at, value) in latest.items()
-    ]
-    _PUT_METRIC.run_many(tx, rows)
+    rows = [(no, key, experiment, value if value == value else None, step, at) for key, (step, at, value) in latest.items()]
+    _PUT_METRICS.run(tx, rows)
 
 
 def read_texts(tx: Connection, table: Table, numbers: Sequence[int]) -> dict[int, dict[str, str]]:
@@ -175,10 +173,6 @@ def check_texts(kind: str, texts: Mapping[str, str], longest: int) -> None:
     """Raises Invalid for a key that is not usable or a value that is too long."""
     for key, value in texts.items():
         check_text(kind, check_key(kind, key), value, longest)
-
-
-def _row(no: int, experiment: int, key: str, value: str) -> dict[str, Any]:
-    return {"run": no, "key": key, "experiment_id": experiment, "value": value}
 
 
 def _rows_of(tx: Connection, table: Table, numbers: Sequence[int]) -> Any:

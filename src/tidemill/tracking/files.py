@@ -197,7 +197,8 @@ def delete_files(ws: Workspace, path: str) -> int:
     ws.require("tracking.write", path)
     check_path(path)
     with ws.catalog.transaction() as tx:
-        count: int = tx.execute(delete(FILES).where(_below(ws.project, path))).rowcount
+        itself = (FILES.c.project == ws.project) & (FILES.c.path == path)
+        count: int = tx.execute(delete(FILES).where(itself | within(ws.project, path))).rowcount
         if count:
             ws.record(tx, FilesDeleted(path=path, files=count), subject=owner_of(path) or f"files:{path}")
         return count
@@ -232,6 +233,11 @@ def read_files(tx: Connection, project: str, path: str) -> Iterator[StoredFile]:
     inside = {"project": project, "path": path, "first": path + _SLASH, "end": path + _BEHIND_SLASH}
     for found, digest, size_bytes, at in _FILES_BELOW.run(tx, inside).fetchall():
         yield StoredFile(path=found, digest=Digest(digest), size_bytes=size_bytes, at=from_micros(at))
+
+
+def within(project: str, folder: Any) -> Any:
+    """Return the clause for all that a folder (a path, or an expression for one) and its folders hold: one stretch of the index."""
+    return (FILES.c.project == project) & (FILES.c.path > folder + _SLASH) & (FILES.c.path < folder + _BEHIND_SLASH)
 
 
 def owner_of(path: str) -> str | None:
@@ -272,8 +278,3 @@ def _check_free(tx: Connection, project: str, path: str) -> None:
         if _ONE.run(tx, {"project": project, "path": parent}).fetchone() is not None:
             raise FileInTheWay(path, parent)
         parent = parent.rpartition(_SLASH)[0]
-
-
-def _below(project: str, path: str) -> Any:
-    inside = (FILES.c.path >= path + _SLASH) & (FILES.c.path < path + _BEHIND_SLASH)
-    return (FILES.c.project == project) & ((FILES.c.path == path) | inside)

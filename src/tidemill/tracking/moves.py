@@ -13,7 +13,7 @@ from tidemill.core.values import Value
 from tidemill.govern.workspace import Workspace
 from tidemill.tracking.experiments import EXPERIMENTS
 from tidemill.tracking.facts import METRICS, PARAMS, TAGS
-from tidemill.tracking.files import FILES
+from tidemill.tracking.files import FILES, within
 from tidemill.tracking.inputs import RUN_DATASETS
 from tidemill.tracking.logged_models import LOGGED_MODELS
 from tidemill.tracking.points import BLOCKS, TAIL
@@ -107,7 +107,7 @@ def count_moved(ws: Workspace, origin: str) -> dict[str, int]:
         found = {name: int(tx.execute(query.with_only_columns(func.count())).scalar_one()) for name, query in counted.items()}
         packed = (runs.join(table, table.c.run == RUNS.c.no).with_only_columns(func.sum(table.c.points)) for table in (BLOCKS, TAIL))
         found["metric points"] = sum(int(tx.execute(query).scalar_one() or 0) for query in packed)
-        files = (query.join(FILES, _below(ws, folder)) for query, folder in ((runs, of_run), (models, of_model)))
+        files = (query.join(FILES, within(ws.project, folder + "/artifacts")) for query, folder in ((runs, of_run), (models, of_model)))
         found["artifacts"] = sum(int(tx.execute(query.with_only_columns(func.count())).scalar_one()) for query in files)
     return found
 
@@ -118,9 +118,3 @@ def _mine(ws: Workspace, origin: str) -> tuple[Any, ...]:
 
 def _moved(ws: Workspace, origin: str, kind: str) -> Any:
     return select(MOVES.c.ours).select_from(MOVES).where(*_mine(ws, origin), MOVES.c.kind == kind)
-
-
-def _below(ws: Workspace, folder: Any) -> Any:
-    """Return the clause that picks the files of an artifact folder: one stretch of the index of paths."""
-    inside = (FILES.c.path > folder + "/artifacts/") & (FILES.c.path < folder + "/artifacts0")
-    return (FILES.c.project == ws.project) & inside

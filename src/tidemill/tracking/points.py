@@ -28,7 +28,7 @@ from sqlalchemy import (
     select,
 )
 
-from tidemill.catalog.prepared import Prepared
+from tidemill.catalog.prepared import Prepared, PreparedRows
 from tidemill.catalog.schema import METADATA, Text
 from tidemill.core.codec import pack, unpack
 from tidemill.core.errors import Corrupt
@@ -70,7 +70,7 @@ _TAIL_POINTS = Prepared(select(func.sum(TAIL.c.points)).where(TAIL.c.run == bind
 _TAIL_OF = Prepared(select(TAIL.c.data).where(TAIL.c.run == bindparam("run")).order_by(TAIL.c.id))
 _CLEAR_TAIL = Prepared(delete(TAIL).where(TAIL.c.run == bindparam("run")))
 _LAST_NUMBERS = Prepared(select(BLOCKS.c.key, func.max(BLOCKS.c.number)).where(BLOCKS.c.run == bindparam("run")).group_by(BLOCKS.c.key))
-_ADD_BLOCK = Prepared(insert(BLOCKS))
+_ADD_BLOCKS = PreparedRows(insert(BLOCKS))
 _BLOCKS_OF = Prepared(
     select(BLOCKS.c.data).where(BLOCKS.c.run == bindparam("run"), BLOCKS.c.key == bindparam("key")).order_by(BLOCKS.c.number)
 )
@@ -128,11 +128,7 @@ def pack_tail(tx: Connection, run: int, *, per_key: int = 1) -> None:
     if sum(len(points) for points in gathered.values()) < per_key * max(1, len(gathered)):
         return
     last = dict(_LAST_NUMBERS.run(tx, {"run": run}).fetchall())
-    rows = [
-        {"run": run, "key": key, "number": last.get(key, 0) + 1, "points": len(points), "data": encode_block(points)}
-        for key, points in gathered.items()
-    ]
-    _ADD_BLOCK.run_many(tx, rows)
+    _ADD_BLOCKS.run(tx, [(run, key, last.get(key, 0) + 1, len(points), encode_block(points)) for key, points in gathered.items()])
     _CLEAR_TAIL.run(tx, {"run": run})
 
 

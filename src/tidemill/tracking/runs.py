@@ -224,8 +224,9 @@ def start_run(
         if parent is not None:
             link(tx, ws.project, source=f"run:{run_id}", target=f"run:{parent}", relation="part of", at=now)
         ws.record(tx, RunStarted(run=run_id, name=name, run_kind=kind), subject=f"run:{run_id}", cause=cause)
-        made = read_many(tx, ws.project, [run_id], details="tags")[0]
-    return replace(made, params={key: str(value) for key, value in sorted((params or {}).items())})
+        made = read_many(tx, ws.project, [run_id], details="none")[0]
+    given = {key: str(value) for key, value in sorted((params or {}).items())}
+    return replace(made, params=given, tags=dict(sorted((tags or {}).items())))
 
 
 def delete_tag(ws: Workspace, run: str, key: str) -> None:
@@ -275,16 +276,20 @@ def update_run(
     """
     ws.require("tracking.write", run)
     with ws.catalog.transaction() as tx:
-        found = find_run(tx, ws.project, run)
-        now = read_many(tx, ws.project, [run], details="tags")[0]
+        found = _read_numbered(tx, ws.project, [run], details="tags")
+        if not found:
+            raise RunNotFound(run)
+        no, now = found[0]
+        if now.deleted_at is not None:
+            raise RunInTrash(run)
         if status is not None:
             ended = None if status in OPEN else ended_at or now.ended_at or ws.clock.now()
-            now = _write_status(ws, tx, found.no, now, status=status, ended_at=ended)
+            now = _write_status(ws, tx, no, now, status=status, ended_at=ended)
         elif ended_at is not None:
-            tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(ended_at=ended_at))
+            tx.execute(update(RUNS).where(RUNS.c.no == no).values(ended_at=ended_at))
             now = replace(now, ended_at=utc(ended_at))
         if name is not None and name != now.name:
-            tx.execute(update(RUNS).where(RUNS.c.no == found.no).values(name=name))
+            tx.execute(update(RUNS).where(RUNS.c.no == no).values(name=name))
             now = replace(now, name=name)
         return now
 
@@ -367,6 +372,13 @@ def find_run(tx: Connection, project: str, run: str, *, deleted: bool = False) -
 
 def read_many(tx: Connection, project: str, ids: Sequence[str], *, details: Details = "all", metrics: int | None = None) -> list[Run]:
     """Return runs in the order of ids, those that are there, in the caller's transaction. metrics: at most so many of each."""
+    return [run for _, run in _read_numbered(tx, project, ids, details=details, metrics=metrics)]
+
+
+def _read_numbered(
+    tx: Connection, project: str, ids: Sequence[str], *, details: Details, metrics: int | None = None
+) -> list[tuple[int, Run]]:
+    """Do what read_many does, and tell the numbers that the runs' rows go by."""
     if len(ids) == 1:
         rows = _READ_ONE.run(tx, {"project": project, "id": ids[0]}).fetchall()
     else:
@@ -375,12 +387,12 @@ def read_many(tx: Connection, project: str, ids: Sequence[str], *, details: Deta
     tags = facts.read_texts(tx, facts.TAGS, numbers if details in ("all", "tags") else [])
     params = facts.read_texts(tx, facts.PARAMS, numbers if details == "all" else [])
     latest = facts.read_latest(tx, numbers if details in ("all", "metrics") else [], at_most=metrics)
-    runs = {}
+    runs: dict[str, tuple[int, Run]] = {}
     for no, *own, experiment, location in rows:
         seen = latest.get(no, ())
         given: dict[str, Any] = dict(zip(_OWN, own, strict=True))
         given.update({name: None if given[name] is None else from_micros(given[name]) for name in _MOMENTS})
-        runs[given["id"]] = Run(
+        run = Run(
             **given,
             experiment=experiment,
             location=location,
@@ -389,6 +401,7 @@ def read_many(tx: Connection, project: str, ids: Sequence[str], *, details: Deta
             metrics={key: value for key, value, _, _ in seen},
             last={key: Seen(step=step, at_ms=at // 1000) for key, _, step, at in seen},
         )
+        runs[run.id] = (no, run)
     return [runs[i] for i in ids if i in runs]
 
 

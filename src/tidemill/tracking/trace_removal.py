@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 from tidemill.catalog.events import EventBody
 from tidemill.govern.workspace import Workspace
 from tidemill.tracking.assessments import ASSESSMENTS
-from tidemill.tracking.files import FILES
+from tidemill.tracking.files import FILES, within
 from tidemill.tracking.traces import FACTS, SPANS, TAGS, TRACE_RUNS, TRACES
 
 _AT_ONCE = 500
@@ -41,8 +41,7 @@ def delete_traces(
             for table in (TAGS, FACTS, SPANS, TRACE_RUNS, ASSESSMENTS):
                 tx.execute(delete(table).where(table.c.project == ws.project, table.c.trace.in_(some)))
             for trace in some:
-                folder = f"{experiment}/traces/{trace}/"
-                tx.execute(delete(FILES).where(FILES.c.project == ws.project, FILES.c.path > folder, FILES.c.path < folder[:-1] + "0"))
+                tx.execute(delete(FILES).where(within(ws.project, f"{experiment}/traces/{trace}")))
             tx.execute(delete(TRACES).where(TRACES.c.project == ws.project, TRACES.c.id.in_(some)))
         if gone:
             ws.record(tx, TracesDeleted(experiment=experiment, traces=len(gone)), subject=f"experiment:{experiment}")

@@ -15,7 +15,7 @@ from tidemill.tracking.assessments import ASSESSMENTS
 from tidemill.tracking.batches import WRITERS
 from tidemill.tracking.experiments import EXPERIMENT_TAGS, EXPERIMENTS
 from tidemill.tracking.facts import METRICS, PARAMS, TAGS
-from tidemill.tracking.files import FILES
+from tidemill.tracking.files import FILES, within
 from tidemill.tracking.inputs import INPUT_DATASETS, RUN_DATASETS, RUN_MODELS
 from tidemill.tracking.logged_models import LOGGED_MODELS
 from tidemill.tracking.points import BLOCKS, TAIL
@@ -202,7 +202,7 @@ def _purge_runs(ws: Workspace, due: _Due, ids: Sequence[str]) -> Purged:
             tx.execute(delete(table).where(table.c.run.in_(numbers)))
         tx.execute(delete(TRACE_RUNS).where(TRACE_RUNS.c.project == ws.project, TRACE_RUNS.c.run.in_(runs)))
         tx.execute(delete(INPUT_DATASETS).where(INPUT_DATASETS.c.experiment_id == experiment, ~_read_by_any(INPUT_DATASETS.c.no)))
-        files = [_drop_files(tx, ws.project, f"{experiment}/{run}/") for run in runs]
+        files = [_drop_files(tx, ws.project, f"{experiment}/{run}") for run in runs]
         tx.execute(delete(RUNS).where(RUNS.c.no.in_(numbers)))
         ws.record(tx, TrashPurged(runs=tuple(RunId(run) for run in runs)), subject=f"experiment:{experiment}")
     return Purged(runs=tuple(RunId(run) for run in runs), files=sum(n for n, _ in files), file_bytes=sum(size for _, size in files))
@@ -217,7 +217,7 @@ def _purge_models(ws: Workspace, due: _Due, ids: Sequence[str]) -> Purged:
         for table in _OF_MODELS:
             tx.execute(delete(table).where(table.c.project == ws.project, table.c.model.in_(models)))
         tx.execute(delete(RUN_MODELS).where(RUN_MODELS.c.model.in_(models)))
-        files = [_drop_files(tx, ws.project, f"{experiment}/models/{model}/") for model in models]
+        files = [_drop_files(tx, ws.project, f"{experiment}/models/{model}") for model in models]
         tx.execute(delete(LOGGED_MODELS).where(LOGGED_MODELS.c.project == ws.project, LOGGED_MODELS.c.id.in_(models)))
         ws.record(tx, TrashPurged(models=tuple(models)), subject=f"experiment:{experiment}")
     return Purged(models=tuple(models), files=sum(n for n, _ in files), file_bytes=sum(size for _, size in files))
@@ -234,7 +234,7 @@ def _purge_experiment(ws: Workspace, due: _Due) -> Purged:
             for table in _OF_TRACES:
                 tx.execute(delete(table).where(table.c.project == ws.project, table.c.trace.in_(some)))
         tx.execute(delete(TRACES).where(mine))
-        files, size = _drop_files(tx, ws.project, f"{experiment}/")
+        files, size = _drop_files(tx, ws.project, str(experiment))
         tx.execute(delete(INPUT_DATASETS).where(INPUT_DATASETS.c.project == ws.project, INPUT_DATASETS.c.experiment_id == experiment))
         tags = EXPERIMENT_TAGS.c
         tx.execute(delete(EXPERIMENT_TAGS).where(tags.project == ws.project, tags.experiment_id == experiment))
@@ -243,9 +243,9 @@ def _purge_experiment(ws: Workspace, due: _Due) -> Purged:
     return Purged(experiments=(experiment,), traces=len(ids), files=files, file_bytes=size)
 
 
-def _drop_files(tx: Connection, project: str, prefix: str) -> tuple[int, int]:
+def _drop_files(tx: Connection, project: str, folder: str) -> tuple[int, int]:
     """Take the files below a folder out of the catalog; return how many they were and how large."""
-    below = (FILES.c.project == project) & (FILES.c.path > prefix) & (FILES.c.path < prefix[:-1] + chr(ord("/") + 1))
+    below = within(project, folder)
     row = tx.execute(select(func.count(), func.coalesce(func.sum(FILES.c.size_bytes), 0)).where(below)).one()
     if row[0]:
         tx.execute(delete(FILES).where(below))
