@@ -29,6 +29,7 @@ from tidemill.deploy.plans import RolloutPlan
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_version, write_alias
 from tidemill.registry.locks import VersionLocked, check_unlocked
+from tidemill.registry.models import hold_registry
 from tidemill.registry.promotion import check_override, check_promotable
 from tidemill.registry.versions import fetch_key
 
@@ -142,6 +143,7 @@ def start_rollout(
     check_model(endpoint, there.model, challenger)
     read_plan(ws, [*there.route.variants, *([there.benchmark] if there.benchmark else []), challenger])
     with ws.catalog.transaction() as tx:
+        hold_registry(tx, ws.project)  # a lock that is taken in this moment comes before or after it, not beside it
         before = fetch_endpoint(tx, ws.project, endpoint)
         active = _active(tx, ws.project, endpoint)
         if active:
