@@ -76,7 +76,7 @@ def small(report: Report, told: Options, folder: Path) -> None:
     """Many objects of a few kilobytes."""
     number = told.size(2000, 20)
     turns = count()
-    store = LocalStore(folder / "small")
+    store, flushing = LocalStore(folder / "small"), LocalStore(folder / "flushing", journal_after=sys.maxsize)
     hand = folder / "by-hand"
     hand.mkdir()
     written: list[bytes] = []
@@ -103,6 +103,10 @@ def small(report: Report, told: Options, folder: Path) -> None:
         data = fresh()
         return number / seconds(lambda: [store.put(piece) for piece in data])
 
+    def put_flushing() -> float:
+        data = fresh()
+        return number / seconds(lambda: [flushing.put(piece) for piece in data])
+
     def get() -> float:
         digests = [digest_bytes(piece) for piece in written]
         return number / seconds(lambda: [store.get(digest) for digest in digests])
@@ -111,8 +115,10 @@ def small(report: Report, told: Options, folder: Path) -> None:
         names = [hand / digest_bytes(piece) for piece in written]
         return number / seconds(lambda: [name.read_bytes() for name in names])
 
-    tasks: dict[str, Callable[[], float]] = {"write, fsync, rename by hand": by_hand, "read_bytes, small": read, "put": put, "get": get}
-    against = {"put": "write, fsync, rename by hand", "get": "read_bytes, small"}
+    tasks: dict[str, Callable[[], float]] = {"write, fsync, rename by hand": by_hand, "read_bytes, small": read}
+    tasks |= {"put, without a journal": put_flushing, "put": put, "get": get}
+    by_itself = "write, fsync, rename by hand"
+    against = {"put, without a journal": by_itself, "put": by_itself, "get": "read_bytes, small"}
     for what, values in in_turns(told.rounds(5), tasks).items():
         report.add(what, "objects/s", values, against=against.get(what))
 

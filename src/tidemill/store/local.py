@@ -8,35 +8,47 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from tidemill.core.clock import from_micros, micros, wall
 from tidemill.core.digest import Hasher, digest_bytes
 from tidemill.core.ids import Digest
+from tidemill.store.journal import Journal, boot, recover, remove_idle, sync_directory, write_all
 from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Stored, check_digest, chunks_of, refusing, verified
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _REST = re.compile(r"[0-9a-f]{62}")
 _READ_ONLY = 0o444
+_SMALL_BYTES = 16 << 10  # an object up to which it is noted in a journal …
+_FIRST_PUTS = 16  # … unless it is among the first ones: most processes put no more, and a journal takes longer to make
 
 
 class LocalStore:
     """Objects in a directory.
 
     A put writes to `scratch/`, flushes the file, renames it to its digest and flushes the directory, so that an object is
-    there whole or not at all. Puts hold `lock` shared and deletions hold it alone, for the instant in which an object's age
-    is renewed or looked at: without it, `gc` could delete an object between a put that found it there and its return.
+    there whole or not at all. A small one is flushed as a record of the journal, before it has its name. Puts hold `lock`
+    shared and deletions hold it alone, for the instant in which an object's age is renewed or looked at: without it, `gc`
+    could delete an object between a put that found it there and its return.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, journal_after: int = _FIRST_PUTS) -> None:
+        """Open the store in a folder, made when it is not there. journal_after: small puts before one is noted in a journal."""
         self.root = root
         self._where = f"file:{root}"
         self._objects = root / "objects"
         self._scratch = root / "scratch"
+        self._journals = root / "journal"
+        self._journal: Journal | None = None
+        self._making = Lock()
+        self._journal_after, self._small_puts = journal_after, 0
         with refusing(self._where):
             self._objects.mkdir(parents=True, exist_ok=True)
             self._scratch.mkdir(exist_ok=True)
+            recover(self._journals, self._put_back)
 
     def __repr__(self) -> str:
         return f"LocalStore({self._where!r})"
@@ -45,13 +57,20 @@ class LocalStore:
         digest = digest_bytes(data)
         with refusing(self._where):
             if not self._renew(digest):
-                with self._scratch_file() as (descriptor, scratch):
-                    _write_all(descriptor, data)
-                    self._publish_written(descriptor, scratch, digest)
+                journal = self._journal_for(data)
+                if journal is None:
+                    self._write(digest, data)
+                else:
+                    with journal.noted(digest, data), self._scratch_file() as (descriptor, scratch):
+                        write_all(descriptor, data)
+                        os.fchmod(descriptor, _READ_ONLY)
+                        self._name(scratch, digest)
         return digest
 
     def put_file(self, path: Path) -> Digest:
-        return self.put_chunks(chunks_of(path))
+        chunks = chunks_of(path)
+        first = next(chunks, b"")
+        return self.put(first) if len(first) <= _SMALL_BYTES else self.put_chunks(chain([first], chunks))
 
     def put_chunks(self, chunks: Iterable[bytes], *, expected: Digest | None = None) -> Digest:
         """Store the bytes of chunks one after the other. Raises ObjectCorrupt when they are not what expected names."""
@@ -59,7 +78,7 @@ class LocalStore:
             hasher = Hasher()
             for chunk in chunks:
                 hasher.update(chunk)
-                _write_all(descriptor, chunk)
+                write_all(descriptor, chunk)
             digest = hasher.digest()
             if expected is not None and digest != expected:
                 raise ObjectCorrupt(expected, digest, "what was received")
@@ -149,7 +168,7 @@ class LocalStore:
                     if stat.st_mtime < oldest:
                         Path(entry).unlink()
                         freed += stat.st_size
-        return freed
+            return freed + remove_idle(self._journals, before=oldest)
 
     def _path(self, digest: Digest) -> Path:
         check_digest(digest)
@@ -180,14 +199,48 @@ class LocalStore:
         """Make a file that was written whole the object of a digest: its bytes are on disk before its name is, and both on return."""
         os.fchmod(descriptor, _READ_ONLY)
         os.fsync(descriptor)
+        sync_directory(self._name(scratch, digest))
+
+    def _name(self, scratch: Path, digest: Digest) -> Path:
+        """Give a file the name of its digest; return the folder that it lies in from now on."""
         target = self._path(digest)
         if not target.parent.is_dir():
             for last in "0123456789abcdef":  # its neighbours too: they are needed soon, and one flush serves all
                 (self._objects / f"{digest[0]}{last}").mkdir(exist_ok=True)
-            _sync_directory(self._objects)
+            sync_directory(self._objects)
         with self._locked(fcntl.LOCK_SH):
             scratch.rename(target)
-        _sync_directory(target.parent)
+        return target.parent
+
+    def _write(self, digest: Digest, data: bytes) -> None:
+        with self._scratch_file() as (descriptor, scratch):
+            write_all(descriptor, data)
+            self._publish_written(descriptor, scratch, digest)
+
+    def _journal_for(self, data: bytes) -> Journal | None:
+        """Return the journal to note an object in, None when it is to be flushed itself."""
+        if len(data) > _SMALL_BYTES or boot() is None:
+            return None
+        self._small_puts += 1
+        if self._small_puts <= self._journal_after:
+            return None
+        with self._making:
+            if self._journal is None or self._journal.process != os.getpid():
+                try:
+                    self._journal = Journal(self._journals)
+                except OSError:  # no room for one: the longer way needs less, and says what is wrong if there is too little for that
+                    self._journal, self._small_puts = None, 0
+            return self._journal
+
+    def _put_back(self, digest: Digest, data: bytes) -> None:
+        """Write an object of which the file may have been lost, or left in part, when the machine went down.
+
+        One that was deleted since it was noted comes back, too: nothing refers to it, and `gc` removes it again.
+        """
+        with suppress(FileNotFoundError):
+            if digest_bytes(self._path(digest).read_bytes()) == digest:
+                return
+        self._write(digest, data)
 
     @contextmanager
     def _locked(self, how: int) -> Iterator[None]:
@@ -203,17 +256,3 @@ class LocalStore:
 def open_local(place: str, *, cache: Path, base: Path) -> LocalStore:
     """Open `file:FOLDER`; a relative folder lies under base."""
     return LocalStore(base / place.removeprefix("//"))
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
