@@ -33,6 +33,7 @@ _NAMES: dict[str, str] = {
     "FeatureView": "tidemill.features.views:FeatureView",
     "find_alias": "tidemill.registry.aliases:find_alias",
     "history": "tidemill.features.history:history",
+    "history_to": "tidemill.features.history:history_to",
     "init_workspace": "tidemill.govern.workspace:init_workspace",
     "local_server": "tidemill.simulate.server:local_server",
     "model_spec": "tidemill.training.bundle:model_spec",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from tests.cli.conftest import Said
@@ -68,7 +69,8 @@ SHOWN = {
 }
 # What changes something, or needs an id: tested by themselves.
 APART = {
-    "init", "up", "demo", "data add", "features apply", "features materialize", "pipeline run", "run show", "run compare", "run export",
+    "init", "up", "demo", "data add", "features apply", "features materialize", "features history",
+    "pipeline run", "run show", "run compare", "run export",
     "run rm", "run restore", "run keep", "run sync", "run watch", "gc", "model alias",
     "model tag", "model comment", "model describe", "model rename", "model rm", "model restore", "model move", "model lock", "model unlock",
     "endpoint create", "endpoint rollout", "endpoint rollback", "alert resolve", "access grant", "access key", "access revoke",
@@ -115,6 +117,7 @@ def test_an_empty_workspace_has_little_to_show(say: Say, fresh: Path, line: str)
         ("data show nothing", "there is no dataset 'nothing'"),
         ("features show nothing", "there is no feature view 'nothing'"),
         ("features apply nothing:VIEWS", "there is no file nothing.py"),
+        ("features history nothing rows --to out", "there is no feature service 'nothing'"),
         ("features materialize nothing", "there is no feature view 'nothing'"),
         ("pipeline run nothing", "there is no pipeline 'nothing'"),
         ("run show nothing", "there is no run"),
@@ -245,6 +248,16 @@ def test_features_are_planned_applied_and_brought_online(say: Say, home: Path, t
     assert "keep" in say("features", "apply", *targets, "--home", fresh).out
     done = say("features", "materialize", "last", "--home", fresh)
     assert "1 events of dataset:events@1 are online, 0 had no key or time" in done.out, done.err
+    (tmp_path / "rows.csv").write_text("origin,at\nEWR,2013-06-01T13:00:00Z\nJFK,2013-06-01T13:00:00Z\n")
+    given = ("features", "history", "delay", "--home", fresh, "--timestamp", "at")
+    told = say(*given, tmp_path / "rows.csv", "--to", tmp_path / "out.parquet", "--source", "events@1")
+    assert told.out == f"2 rows with delay@1 of dataset:events@1 are {tmp_path}/out.parquet\n", told.err
+    assert pq.read_table(tmp_path / "out.parquet")["delay"].to_pylist()[0] == 3.5
+    span = ("--from", "2013-06-01", "--until", "2013-06-02")
+    assert say(*given, *span, "--to", "asked", "--json").json()["dataset"] == "asked@1"
+    assert say(*given, *span, "--every-hours", 12, "--to", "often", "--json").json()["rows"] == 2
+    assert "expected one of them" in say(*given, "asked", *span, "--to", "again").err
+    assert "expected a file, a dataset, or --from and --until" in say(*given, "--to", "again").err
     told = say("features", "apply", "cli_features:NONE", "--home", fresh)
     assert "cli_features:NONE is a int; expected a FeatureView, a FeatureService or a list of them" in told.err
 

@@ -1,16 +1,24 @@
 """`tidemill features`: feature views and services, and their versions."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.show import emit, json_option, opened, table, workspace_options
+from tidemill.cli.show import MOMENTS, emit, json_option, opened, table, workspace_options
 from tidemill.core.errors import Invalid
+from tidemill.core.window import Window
+from tidemill.datasets.versions import read_files
 from tidemill.features import definitions
+from tidemill.features.history import MEMORY_MB, entity_rows, history_to
 from tidemill.features.materialize import materialize as put_online
 from tidemill.features.views import Feature, FeatureService, FeatureView
 from tidemill.pipelines.project import load_object
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @click.group()
@@ -84,6 +92,58 @@ def materialize(view: str, reason: str, home: Path | None, project: str | None, 
     counts = f"{done.stored} events of {done.source} are online, {done.skipped} had no key or time"
     text = f"{done.view} up to {done.until:%Y-%m-%d %H:%M}: {counts}"
     emit(done, as_json=as_json, text=lambda: text)
+
+
+@features.command()
+@click.argument("service")
+@click.argument("rows", required=False)
+@click.option("--to", required=True, help="A .parquet file to write, or the name of a dataset that gets the rows as a version.")
+@click.option("--timestamp", default="event_timestamp", show_default=True, help="Column with the moment of each row.")
+@click.option(
+    "--from", "start", type=click.DateTime(MOMENTS), help="Without ROWS: ask about all entities, from when on (UTC unless it says)."
+)
+@click.option("--until", "end", type=click.DateTime(MOMENTS), help="Without ROWS: until before when.")
+@click.option(
+    "--every-hours", type=click.FloatRange(0, min_open=True), help="Without ROWS: every so often, not whenever something happened."
+)
+@click.option("--source", "sources", multiple=True, metavar="NAME@VERSION", help="Read this version of a source, not the newest one.")
+@click.option("--memory-mb", type=click.IntRange(1), default=MEMORY_MB, show_default=True, help="Memory that the join may take, about.")
+@click.option("--executor", help="inline, local (a process a core), ray or ray:ADDRESS. Default: the setting 'executor'.")
+@click.option("--reason", default="", help="Why.")
+@workspace_options
+@json_option
+def history(
+    service: str, rows: str | None, to: str, timestamp: str, start: datetime | None, end: datetime | None, every_hours: float | None,
+    sources: tuple[str, ...], memory_mb: int, executor: str | None, reason: str, home: Path | None, project: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Add the features of SERVICE to ROWS (a .parquet, .csv or .tsv file, or a dataset), as they could be known at each row's moment."""
+    ws = opened(home, project)
+    pinned = {name.partition("@")[0]: name for name in sources}
+    asked: pa.Table | list[Path] | str
+    if rows is None:
+        window = _window(start, end)
+        every = timedelta(hours=every_hours) if every_hours is not None else None
+        asked = entity_rows(ws, service, window, timestamp=timestamp, every=every, sources=pinned)
+    elif start is not None or end is not None or every_hours is not None:
+        raise Invalid("ROWS and a span of time were given; expected one of them")
+    else:
+        path = Path(rows)
+        asked = [path] if path.suffix == ".parquet" else read_files(path) if path.suffix else rows
+    target = Path(to) if to.endswith(".parquet") else to
+    done = history_to(
+        ws, asked, service, target, timestamp=timestamp, sources=pinned, memory_mb=memory_mb, executor=executor or ws.settings.executor,
+        reason=reason,
+    )  # fmt: skip
+    read = ", ".join(done.sources.values())
+    emit(
+        done, as_json=as_json, text=lambda: f"{done.rows:,} rows with {done.service} of {read} are {done.path or f'dataset {done.dataset}'}"
+    )
+
+
+def _window(start: datetime | None, end: datetime | None) -> Window:
+    if start is None or end is None:
+        raise Invalid("neither ROWS nor a span of time was given; expected a file, a dataset, or --from and --until")
+    return Window(start=start if start.tzinfo else start.replace(tzinfo=UTC), end=end if end.tzinfo else end.replace(tzinfo=UTC))
 
 
 def _definitions(found: object, target: str) -> list[FeatureView | FeatureService]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tidemill.cli.show import cell, emit, json_option, on_terminal, opened, table, workspace_options
+from tidemill.cli.show import MOMENTS, cell, emit, json_option, on_terminal, opened, table, workspace_options
 from tidemill.client.client import connect
 from tidemill.core.codec import decode_any
 from tidemill.core.errors import Invalid, NotFound
@@ -16,8 +16,6 @@ from tidemill.core.settings import caller_environment, find_home
 from tidemill.deploy.journal_log import read_log
 from tidemill.serving.batch.job import BATCH_ROWS, BatchRequest, BatchResult, score_batch
 from tidemill.serving.streams.scoring import StreamCounts, StreamRequest, score_stream
-
-_MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M")
 
 
 class _Predict(click.Group):
@@ -174,8 +172,8 @@ def feedback(file: Path, endpoint: str | None, url: str | None, home: Path | Non
 
 @predict.command()
 @click.argument("endpoint")
-@click.option("--since", type=click.DateTime(_MOMENTS), help="From when on, UTC unless it names a zone.")
-@click.option("--until", type=click.DateTime(_MOMENTS), help="Until before when.")
+@click.option("--since", type=click.DateTime(MOMENTS), help="From when on, UTC unless it names a zone.")
+@click.option("--until", type=click.DateTime(MOMENTS), help="Until before when.")
 @click.option("--sql", help="A SELECT of DuckDB over the tables predictions (of that span) and labels.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Rows shown.")
 @workspace_options

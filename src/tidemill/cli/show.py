@@ -16,6 +16,8 @@ from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace, open_workspace
 
 F = TypeVar("F", bound=Callable[..., Any])
 Branch = tuple[str, Sequence["Branch"]]
+MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M")
+"""Forms in which a moment may be typed."""
 
 
 def json_option(command: F) -> F:

@@ -39,6 +39,11 @@ class Caller:
         target = self._place(path, query)
         return _answer(self.transport.request(method, target, body=data, headers={"Content-Type": BYTES_TYPE}))
 
+    def exchange(self, path: str, data: bytes | BinaryIO, **query: Any) -> bytes:
+        """Send bytes as they are, and return those that come back."""
+        headers = {"Content-Type": BYTES_TYPE}
+        return checked(self.transport.request("POST", self._place(path, query), body=data, headers=headers)).body
+
     def download(self, path: str, **query: Any) -> bytes:
         """Return bytes as they are."""
         return checked(self.transport.request("GET", self._place(path, query))).body

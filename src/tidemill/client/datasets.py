@@ -22,13 +22,13 @@ class Datasets:
 
         Rows that break the dataset's contract are refused (Invalid) or set aside, as it says; the answer counts them.
         """
-        with _opened(source) as (file, form):
+        with opened_frame(source) as (file, form):
             place = f"/datasets/{segment(name)}/versions"
             return self._caller.upload("POST", place, file, form=form, description=description, reason=reason)
 
     def append(self, name: str, source: Path | str | Any, *, reason: str = "") -> Doc:
         """Make a version that has the newest one's rows and then these; what was there is shared, not copied."""
-        with _opened(source) as (file, form):
+        with opened_frame(source) as (file, form):
             return self._caller.upload("POST", f"/datasets/{segment(name)}/rows", file, form=form, reason=reason)
 
     def set_contract(self, name: str, contract: Any, *, reason: str = "") -> Doc:
@@ -53,7 +53,7 @@ class Datasets:
 
 
 @contextmanager
-def _opened(source: Any) -> Iterator[tuple[BinaryIO, str]]:
+def opened_frame(source: Any) -> Iterator[tuple[BinaryIO, str]]:
     """Yield a file to send and the form that it has; a frame is written as Parquet first."""
     if isinstance(source, str | Path):
         path = Path(source)
@@ -68,9 +68,7 @@ def _opened(source: Any) -> Iterator[tuple[BinaryIO, str]]:
     except ImportError as error:  # a client without pyarrow sends files only
         raise ExtraMissing("pyarrow", "ml") from error
     if not hasattr(source, "__arrow_c_stream__"):
-        raise Invalid(
-            f"a {type(source).__name__} cannot be a dataset; expected a file's path, or a frame of pandas, Polars, DuckDB or Arrow"
-        )
+        raise Invalid(f"a {type(source).__name__} cannot be sent; expected a file's path, or a frame of pandas, Polars, DuckDB or Arrow")
     with tempfile.TemporaryFile() as file:
         parquet.write_table(pa.table(source), file, compression="zstd", compression_level=1)
         file.seek(0)

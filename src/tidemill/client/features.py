@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from tidemill.client.call import Caller, Doc, Docs, segment
+from tidemill.client.datasets import opened_frame
+from tidemill.core.errors import ExtraMissing
 
 
 class Features:
@@ -29,6 +32,20 @@ class Features:
     def services(self) -> Docs:
         """Return the newest version of each service."""
         return self._caller.get("/features/services")
+
+    def history(self, rows: Path | str | Any, service: str, *, timestamp: str = "event_timestamp") -> Any:
+        """Return the rows as an Arrow table, in their order, with the features of a service (`NAME`, `NAME@V`) as of each row's timestamp.
+
+        rows: a .parquet, .csv or .tsv file, or a frame of pandas, Polars, DuckDB or Arrow, with the join keys. Raises Invalid, NotFound.
+        """
+        with opened_frame(rows) as (file, form):
+            told = self._caller.exchange(f"/features/services/{segment(service)}/history", file, form=form, timestamp=timestamp)
+        try:
+            import pyarrow as pa
+            from pyarrow import parquet
+        except ImportError as error:
+            raise ExtraMissing("pyarrow", "ml") from error
+        return parquet.read_table(pa.BufferReader(told))
 
     def materialize(self, view: str, *, until: datetime | None = None, source: str | None = None, reason: str = "") -> Doc:
         """Bring a view's values from its dataset into the online store. Doing it again changes nothing."""

@@ -1,14 +1,20 @@
 """Routes of feature views and services."""
 
 from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Literal
 
 from tidemill.core.values import Value
-from tidemill.features import definitions, materialize
+from tidemill.datasets.versions import read_files
+from tidemill.features import definitions, history, materialize
 from tidemill.features.definitions import FeaturePlan, ServiceVersion, ViewVersion
 from tidemill.features.materialize import Materialized
 from tidemill.features.views import FeatureService, FeatureView
 from tidemill.govern.workspace import Workspace
-from tidemill.server.rest.route import Route
+from tidemill.server.rest.route import Chunks, Route
+
+Form = Literal["parquet", "csv", "tsv"]
+PIECE_BYTES = 1 << 20
 
 
 class Definitions(Value, frozen=True, kw_only=True):
@@ -47,6 +53,24 @@ def apply_features(ws: Workspace, *, body: Definitions) -> FeaturePlan:
     return definitions.apply(ws, body.views, body.services, reason=body.reason)
 
 
+def history_of_rows(
+    ws: Workspace, name: str, *, body: Path, form: Form = "parquet", timestamp: str = "event_timestamp"
+) -> Chunks:  # fmt: skip
+    """Return the rows sent, in their order, with the features of a service as of each row's timestamp, as a Parquet file."""
+    rows = [body] if form == "parquet" else read_files(body.rename(body.with_suffix(f".{form}")))
+    made = body.with_name("features.parquet")
+    history.history_to(ws, rows, name, made, timestamp=timestamp)
+    file = made.open("rb")
+    made.unlink()
+    return _pieces(file)
+
+
+def _pieces(file: BinaryIO) -> Chunks:
+    with file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+
+
 def materialize_view(ws: Workspace, name: str, *, body: Materialize) -> Materialized:
     """Put a view's events online."""
     return materialize.materialize(ws, name, body.until, source=body.source, reason=body.reason)
@@ -57,5 +81,6 @@ ROUTES = (
     Route("POST", "/features/plan", plan_features),
     Route("GET", "/features/views", list_views),
     Route("GET", "/features/services", list_services),
+    Route("POST", "/features/services/{name}/history", history_of_rows),
     Route("PUT", "/features/views/{name}/materialized", materialize_view),
 )
