@@ -48,7 +48,9 @@ def rows(endpoint: str, given: tuple[str, ...], url: str | None, home: Path | No
     emit(
         {"predictions": list(answer)},
         as_json=as_json,
-        text=lambda: table(columns, [[getattr(each, name) for name in columns] for each in answer]),
+        text=lambda: table(
+            (*columns, *answer.outputs), [[*(getattr(each, name) for name in columns), *(each.outputs or {}).values()] for each in answer]
+        ),
     )
 
 

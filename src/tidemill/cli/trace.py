@@ -28,6 +28,7 @@ def _branches(found: Trace) -> Branch:
     )
     return head, [
         (f"came true: {cell(found.label) if found.label is not None else 'no label yet'}", []),
+        *([("answered beside it", [(f"{name} = {cell(value)}", []) for name, value in said.outputs.items()])] if said.outputs else []),
         _values(found),
         (
             f"model {model.name}@{model.version}, made {_time(model.created_at)} by {model.actor}",

@@ -1,6 +1,8 @@
 """What the real MLflow logs is served: by its own runtime where its format is data, by MLflow itself in a process of its own else."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from tests.serving.runtimes.native import lightgbm_text, xgboost_json
 from tidemill.core.errors import Invalid
 from tidemill.core.signature import ModelSpec
 from tidemill.registry.served import NoForm
+from tidemill.serving.config import VariantConfig
 from tidemill.serving.runtimes.conformance import RuntimeConformance, example_spec
 from tidemill.serving.runtimes.runtime import ModelFailed, Runtime, RuntimeRefused, load_runtime, read_spec
 from tidemill.store.trees import put_tree
@@ -39,7 +42,8 @@ import pandas as pd
 class Frame(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
         a = model_input["a"]
-        return pd.DataFrame({"kind": ["many" if value > 10 else "few" for value in a], "score": a, "rank": range(1, len(a) + 1)})
+        score = 0.1 * a + 0.01 * model_input["b"]
+        return pd.DataFrame({"kind": ["many" if value > 10 else "few" for value in a], "score": score, "rank": range(1, len(a) + 1)})
 
 mlflow.models.set_model(Frame())
 """
@@ -180,22 +184,24 @@ def test_pytorch_is_served_by_mlflow(tmp_path: Path) -> None:
     np.testing.assert_allclose(runtime.run({"x0": [1.0, 2.0], "x1": [1.0, 2.0]}, 2), [0.11, 0.22], rtol=1e-5)
 
 
-def test_a_frame_of_several_columns_is_answered(tmp_path: Path) -> None:
+def save_frame(folder: Path) -> Path:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    (tmp_path / "frame.py").write_text(FRAME)
-    told = Schema([ColSpec("string", "kind"), ColSpec("double", "score"), ColSpec("long", "rank")])
-    folder = save(
-        "pyfunc", tmp_path, python_model=str(tmp_path / "frame.py"), pip_requirements=["numpy"],
-        signature=ModelSignature(inputs=signature().inputs, outputs=told),
-    )  # fmt: skip
-    spec, runtime = served(folder)
+    (folder / "frame.py").write_text(FRAME)
+    told = ModelSignature(
+        inputs=signature().inputs, outputs=Schema([ColSpec("string", "kind"), ColSpec("double", "score"), ColSpec("long", "rank")])
+    )
+    return save("pyfunc", folder, python_model=str(folder / "frame.py"), pip_requirements=["numpy"], signature=told)
+
+
+def test_a_frame_of_several_columns_is_answered(tmp_path: Path) -> None:
+    spec, runtime = served(save_frame(tmp_path))
     assert [output.name for output in spec.others] == ["kind", "rank"]
     scores, (kind, rank) = runtime.answer(ROWS, 3)
-    np.testing.assert_allclose(scores, ROWS["a"])
+    np.testing.assert_allclose(scores, [0.11, 0.22, 3.03])
     assert (kind.tolist(), rank.tolist()) == (["few", "few", "many"], [1, 2, 3])
-    np.testing.assert_allclose(runtime.run(ROWS, 3), ROWS["a"])
+    np.testing.assert_allclose(runtime.run(ROWS, 3), scores)
 
 
 def test_a_model_that_raises_or_cannot_be_loaded_is_told(tmp_path: Path) -> None:
@@ -214,13 +220,29 @@ def test_a_model_without_a_signature_is_refused(tmp_path: Path) -> None:
         served(save_function(tmp_path, signature=None))
 
 
-def test_a_worker_answers_with_what_mlflow_logged(make_plant, tmp_path: Path) -> None:
-    folder = save_function(tmp_path)
-    plant: Plant = make_plant(trusted_runtimes=["onnx", "mlflow"])
+def test_a_worker_answers_what_mlflow_s_own_server_answers(make_plant, tmp_path: Path) -> None:
+    import pandas.testing
+    from mlflow.pyfunc import scoring_server
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+
+    plant: Plant = make_plant(trusted_runtimes=["onnx", "mlflow"], model_deadline_s=60)
+    folder = save_frame(tmp_path)
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     variant = plant.variant()
-    theirs = type(variant)(name="theirs", model="theirs", version=1, bundle=put_tree(plant.objects, files))
+    theirs = VariantConfig(name="theirs", model="theirs", version=1, bundle=put_tree(plant.objects, files))
     plant.publish(plant.endpoint(variant), plant.endpoint(theirs, name="theirs"))
+    model = mlflow.pyfunc.load_model(str(folder))
+    body = json.dumps({"dataframe_split": {"columns": ["a", "b"], "data": [[1.0, 1.0], [30.0, 2.0]]}})
+    expected = scoring_server.invocations(body, "application/json", model, model.metadata.get_input_schema())
     with plant.worker() as caller:
         found = caller.predict({"a": 1.0, "b": 1.0}, endpoint="theirs")
         assert found["predictions"][0]["score"] == pytest.approx(0.11)
+        client = ScoringServerClient("127.0.0.1", f"{caller.port}/endpoints/theirs")
+        told = client.invoke(body).get_predictions()
+    pandas.testing.assert_frame_equal(told[["kind", "score", "rank"]], _frame(expected.response))
+
+
+def _frame(response: str) -> Any:
+    from mlflow.deployments import PredictionsResponse
+
+    return PredictionsResponse.from_json(response).get_predictions()
