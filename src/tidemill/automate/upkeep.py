@@ -24,6 +24,7 @@ from tidemill.pipelines.cache import STEP_CACHE
 from tidemill.registry import trash as registry_trash
 from tidemill.registry.versions import MODEL_VERSIONS
 from tidemill.serving.archive import archived_objects
+from tidemill.serving.batch.folders import sweep_jobs
 from tidemill.store.objects import ObjectStore
 from tidemill.store.upkeep import GcReport, gc
 from tidemill.tracking import trash
@@ -50,7 +51,7 @@ class Upkept(Value, frozen=True, kw_only=True):
     """What upkeep removed. before and after: the object store, counted anew each time, with what others stored meanwhile.
 
     removed: objects that nothing referred to; young: unused too, but within the grace of gc_grace_s. catalog: bytes of the catalog's
-    file before and after, 0 when it is a server's. parts_bytes: of files that never became whole.
+    file before and after, 0 when it is a server's. parts_bytes: of files that never became whole, and of batch jobs that were left.
     """
 
     experiments: tuple[int, ...]
@@ -109,7 +110,7 @@ def collect(ws: Workspace, *, now: bool = False, grace: timedelta | None = None,
         runs += purged.runs
         logged += purged.models
         kept += purged.kept
-    parts = sweep_parts(ws)
+    parts = sweep_parts(ws) + sweep_jobs(ws, older_than=timedelta(days=ws.settings.trash_keep_days))
     swept = sweep_objects(ws, older_than=timedelta(seconds=ws.settings.gc_grace_s) if grace is None else grace)
     if compact:
         _compact(ws)

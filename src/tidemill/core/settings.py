@@ -89,7 +89,7 @@ HELP: Mapping[str, str] = {
     "lease_s": "seconds without heartbeat after which another worker takes over a job",
     "gc_grace_s": "seconds for which an object that nothing refers to is kept",
     "gc_every_hours": "hours after which trash whose time is up, and objects that nothing refers to, are removed again; 0 leaves it to you",
-    "trash_keep_days": "days for which deleted runs, experiments and models are kept, where an experiment says nothing else",
+    "trash_keep_days": "days for which deleted runs, experiments (if they say nothing else) and models, and left batch jobs, are kept",
     "drain_s": "seconds that a stopping server gives to requests under way",
     "log_level": "least severe log line written",
     "log_format": "what log lines look like: json (an object each) or text",

@@ -4,11 +4,9 @@ What a job has done lies in `batch/JOB` of the state folder, a file for each sha
 again after a kill, it goes on. Shards depend on the input alone, so that every executor writes the same files.
 """
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -23,7 +21,7 @@ from tidemill.catalog.lineage import link, walk
 from tidemill.compute.executor import Executor, open_executor
 from tidemill.core.clock import elapsed
 from tidemill.core.digest import digest_value
-from tidemill.core.errors import Conflict, Invalid, NotFound
+from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.ids import Digest, RunId, check_name
 from tidemill.core.signature import ModelSpec
 from tidemill.core.values import Meta, Value
@@ -32,6 +30,7 @@ from tidemill.datasets.versions import read_version as read_dataset
 from tidemill.features.definitions import ServiceVersion, read_service
 from tidemill.govern.workspace import Workspace
 from tidemill.serving.batch.columns import ColumnsRefused, ModelColumns
+from tidemill.serving.batch.folders import held, jobs_folder
 from tidemill.serving.batch.shard import (
     LookUp,
     OnBad,
@@ -161,8 +160,8 @@ def score_batch(ws: Workspace, request: BatchRequest, *, watch: Watch | None = N
     ws.require("datasets.write", request.to)
     began = elapsed()
     job = _pin(ws, request)
-    folder = ws.state / "batch" / job.digest
-    with _alone(folder, job):
+    folder = jobs_folder(ws.state) / job.digest
+    with held(folder, job.run):
         result = _published(ws, job)
         if result is None:
             try:
@@ -364,19 +363,3 @@ def _tell(ws: Workspace, job: _Job, rows: int, refused: int, tx: Connection, mad
         refused=refused,
     )  # fmt: skip
     ws.record(tx, event, subject=f"dataset:{made.name}")
-
-
-@contextmanager
-def _alone(folder: Path, job: _Job) -> Iterator[None]:
-    """Hold the job against other processes; the lock of a killed one is gone with it. Raises Conflict."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Conflict(f"the same job runs already (run {job.run}); wait for it, or stop it first") from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
