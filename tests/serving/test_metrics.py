@@ -1,9 +1,12 @@
 """What a worker tells Prometheus: both formats, exemplars, bounded labels, names by the conventions."""
 
+import asyncio
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 import psutil
 import pytest
@@ -11,6 +14,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from tests.serving.plant import Caller, Plant, row
+from tidemill.core.errors import TidemillError
+from tidemill.serving.background import Exposition
 from tidemill.serving.metrics import OPENMETRICS_TYPE, TEXT_TYPE, Metrics, wants_openmetrics
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -97,6 +102,29 @@ def test_promtool_finds_nothing_to_object_to(tmp_path: Path) -> None:
     text, _ = counted(Metrics(tmp_path, 0)).exposition([0])
     told = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False, timeout=30)
     assert told.returncode == 0, told.stderr.decode()
+
+
+def test_the_text_is_made_beside_the_event_loop_and_a_failure_is_told() -> None:
+    made_in: list[str] = []
+
+    def make(accept: bytes) -> tuple[bytes, str]:
+        made_in.append(threading.current_thread().name)
+        if accept == b"odd":
+            raise RuntimeError(accept)
+        return accept, TEXT_TYPE
+
+    async def ask(*accepts: bytes) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        exposition, found = Exposition(loop, make), [loop.create_future() for _ in accepts]
+        for accept, future in zip(accepts, found, strict=True):
+            exposition(accept, future.set_result)
+        return await asyncio.gather(*found)
+
+    well, odd = asyncio.run(ask(b"text", b"odd"))
+    assert (well.status, well.body, well.media) == (200, b"text", TEXT_TYPE.encode())
+    assert isinstance(odd, TidemillError)
+    assert "the counters cannot be told (RuntimeError); the worker's log has the reason" in str(odd)
+    assert all(name.startswith("metrics") for name in made_in)
 
 
 def test_a_worker_tells_how_many_rows_it_scored_at_once_and_which_trace_was_slow(caller: Caller) -> None:

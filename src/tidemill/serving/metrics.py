@@ -70,7 +70,7 @@ class Distributions:
 
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for labels, found in self._found.items():
+        for labels, found in list(self._found.items()):  # told in a thread, while others are added
             sums = accumulate(found.counts)
             buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
             for place, (bound, count) in enumerate(zip((*self._bounds, inf), sums, strict=True)):
@@ -93,7 +93,7 @@ class Tallies:
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(self._name, self._text, labels=self._labels)
-        for labels, tally in self._found.items():
+        for labels, tally in list(self._found.items()):  # the same
             family.add_metric(labels, tally.count)
         yield family
 

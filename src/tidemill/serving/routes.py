@@ -52,7 +52,7 @@ class Routes:
 
     def __init__(
         self, *, clock: Clock, metrics: Metrics, labels_journal: LabelsJournal, shadow: Callable[[ShadowWork], None],
-        held: Held, turns: Turns, exposition: Callable[[bytes], tuple[bytes, str]],
+        held: Held, turns: Turns, exposition: Callable[[bytes, Done], None],
         telemetry: Telemetry | None = None, slow_ms: int | None = None,
     ) -> None:  # fmt: skip
         """slow_ms: from which on an answered prediction request is logged."""
@@ -142,12 +142,19 @@ class Routes:
         if path == b"/metrics":
             self._method(request, b"GET")
             self._admit(request, writes=False)
-            text, media = self._exposition(request.headers.get(b"accept", b""))
-            return "metrics", Reply(200, text, media=media.encode())
+            return "metrics", Reply(PENDING, b"", wait_for=partial(self._expose, request))
         if path == b"/openapi.json":
             self._method(request, b"GET")
             return "openapi", self._describe(request)
         raise RouteNotFound(_text(path)[:200])
+
+    def _expose(self, request: Request, done: Done) -> None:
+        def tell(outcome: Reply | TidemillError | None) -> None:
+            reply = self._refusal(request.path)(outcome) if isinstance(outcome, TidemillError) else outcome
+            self._count("metrics", reply.status if reply is not None else PENDING)
+            done(reply)
+
+        self._exposition(request.headers.get(b"accept", b""), tell)
 
     def _predict(self, request: Request, name: str) -> Reply:
         endpoint = self._endpoint(request, name)

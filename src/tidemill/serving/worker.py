@@ -29,7 +29,7 @@ from tidemill.core.errors import ExtraMissing, TidemillError
 from tidemill.core.process import follow_supervisor, start_logging
 from tidemill.core.settings import STATE_NAME, Settings, load_settings
 from tidemill.serving.acceptor import Acceptor, Tally
-from tidemill.serving.background import Commit, Shadows
+from tidemill.serving.background import Commit, Exposition, Shadows
 from tidemill.serving.config import (
     EndpointConfig,
     ServingConfig,
@@ -107,9 +107,10 @@ class Worker:
         commit = Commit(loop, self.metrics, to_disk=self.settings.journal_sync == "disk")
         shadows = Shadows(loop, self.metrics, commit)
         self.turns = Turns(loop, commit, waiting_limit=self.settings.waiting_limit, deadline_s=self.settings.model_deadline_s)
+        exposition = Exposition(loop, lambda accept: self.metrics.exposition(read_states(self.state), accept=accept))
         self.routes = Routes(
             clock=self.clock, metrics=self.metrics, labels_journal=self.labels_journal, shadow=shadows.submit, held=commit,
-            turns=self.turns, exposition=self._exposition, telemetry=self.telemetry, slow_ms=self.settings.slow_request_ms,
+            turns=self.turns, exposition=exposition, telemetry=self.telemetry, slow_ms=self.settings.slow_request_ms,
         )  # fmt: skip
         http = HttpServer(self.routes, self.routes.refuse, Limits(body_bytes=self.settings.body_limit_bytes))
         # Before the first connection is taken: callers of a port that the supervisor holds wait in its queue, and none is refused.
@@ -129,7 +130,7 @@ class Worker:
             door = await loop.create_server(http.connect, sock=listener, backlog=BACKLOG)
         self._tell()
         LOG.info("serving worker %s answers on port %s", self.index, self.port)
-        chores = [loop.create_task(self._watch(door)), loop.create_task(self._save_metrics(http))]
+        chores = [loop.create_task(self._watch(door)), loop.create_task(self._save_metrics(http, exposition))]
         await self.stopping.wait()
         for chore in chores:
             chore.cancel()
@@ -256,12 +257,12 @@ class Worker:
         except OSError as error:
             LOG.error("how this worker is cannot be written down: %s", error)
 
-    async def _save_metrics(self, http: HttpServer) -> None:
+    async def _save_metrics(self, http: HttpServer, exposition: Exposition) -> None:
         while True:
             self.metrics.connections.set(len(http.connections))
             self.metrics.memory.set(process_memory_bytes())
             if self.settings.serve_workers > 1:
-                self.metrics.save()
+                await exposition.beside(self.metrics.save)
             await asyncio.sleep(METRICS_S)
 
     def _open_grpc(self, host: str, **parts: Any) -> Any:
@@ -278,9 +279,6 @@ class Worker:
             lambda: self.routes.world, host=host, port=port, message_bytes=self.settings.body_limit_bytes,
             clock=self.clock, metrics=self.metrics, **parts,
         )  # fmt: skip
-
-    def _exposition(self, accept: bytes) -> tuple[bytes, str]:
-        return self.metrics.exposition(read_states(self.state), accept=accept)
 
     def _journal(self, endpoint: EndpointConfig) -> EndpointJournal:
         with self.opening:
