@@ -1,5 +1,6 @@
 """The journal of a local store: what it acknowledged is there after the memory of the machine was lost."""
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -8,21 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.store import test_local
-from tidemill.core.clock import wall
 from tidemill.core.digest import digest_bytes
+from tidemill.core.errors import Unavailable
 from tidemill.core.ids import Digest
-from tidemill.store.journal import SIZE_BYTES, boot
+from tidemill.store.journal import CAN_FLUSH, SIZE_BYTES, boot
 from tidemill.store.local import LocalStore
 from tidemill.store.objects import ObjectStore
 
-EARLIER = "00000000-0000-0000-0000-000000000000"  # no start of a machine is called so
-pytestmark = pytest.mark.skipif(boot() is None, reason="this machine does not tell its starts apart, so nothing is noted")
+pytestmark = pytest.mark.skipif(not CAN_FLUSH, reason="a file system cannot be flushed whole here, so nothing is noted")
 
 
 class TestWithJournal(test_local.TestLocalStore):
@@ -64,7 +63,7 @@ def lose_memory(root: Path, *, lost: Callable[[int], bool] = lambda number: True
             if number % 2:
                 path.unlink()
     for path in journals(root):
-        path.rename(path.with_name(path.name.replace(str(boot()), EARLIER)))
+        path.rename(path.with_name(path.name.replace(boot(), "an-earlier-start")))
 
 
 PUTTER = """
@@ -118,26 +117,55 @@ def test_a_full_journal_is_begun_again_and_what_comes_then_is_kept_too(root: Pat
     assert [store.get(digest_bytes(blob)) for blob in blobs + last] == blobs + last
 
 
-def test_a_journal_that_another_machine_writes_to_is_left_alone(store: LocalStore) -> None:
-    store.put(b"here")
-    lose_memory(store.root, lost=lambda number: False)
-    assert LocalStore(store.root).has(digest_bytes(b"here"))
-    (journal,) = journals(store.root)
-    assert EARLIER in journal.name
-
-
-def test_sweep_removes_journals_of_processes_that_ended(store: LocalStore) -> None:
+def test_whoever_opens_the_store_removes_journals_of_processes_that_ended_alone(store: LocalStore) -> None:
     store.put(b"mine")
+    (mine,) = journals(store.root)
     script = "import sys; from pathlib import Path; from tidemill.store.local import LocalStore as Store"
     subprocess.run([sys.executable, "-c", f"{script}; Store(Path(sys.argv[1]), journal_after=0).put(b'its')", str(store.root)], check=True)
     assert len(journals(store.root)) == 2
-    assert store.sweep(timedelta(hours=1)) == 0
-    for path in journals(store.root):
-        os.utime(path, (wall() - 7200,) * 2)
-    assert store.sweep(timedelta(hours=1)) == SIZE_BYTES
+    assert set(LocalStore(store.root).digests()) == {digest_bytes(b"mine"), digest_bytes(b"its")}
+    assert journals(store.root) == [mine]
     store.put(b"mine, too")
-    (journal,) = journals(store.root)
-    assert b"mine, too" in journal.read_bytes()
+    assert b"mine, too" in mine.read_bytes()
+
+
+def test_what_was_deleted_does_not_come_back_when_its_process_has_ended(root: Path) -> None:
+    store = LocalStore(root, journal_after=0)
+    for blob in (b"gone", b"stays"):
+        store.put(blob)
+    assert store.delete(digest_bytes(b"gone"))
+    del store
+    assert len(journals(root)) == 1
+    assert list(LocalStore(root).digests()) == [digest_bytes(b"stays")]
+
+
+def test_a_store_on_a_read_only_disk_opens_unless_something_is_missing(tiny_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=4m", str(tiny_disk)], check=True)
+    root = tiny_disk / "store"
+    put_all(root, [b"here"])
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    assert LocalStore(root).get(digest_bytes(b"here")) == b"here"
+    subprocess.run(["mount", "-o", "remount,rw", str(tiny_disk)], check=True)
+    lose_memory(root)
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    with pytest.raises(Unavailable, match="the disk is read-only; mount it for writing"):
+        LocalStore(root)
+
+
+def test_after_a_flush_that_failed_another_journal_is_begun(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(b"before")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk is ill")
+
+    with monkeypatch.context() as ill:
+        ill.setattr(os, "fdatasync", fail)
+        with pytest.raises(Unavailable, match="the disk reports an input/output error"):
+            store.put(b"refused")
+    assert not store.has(digest_bytes(b"refused"))
+    store.put(b"after")
+    held = [path.read_bytes() for path in journals(store.root)]
+    assert sorted((b"before" in data, b"after" in data) for data in held) == [(False, True), (True, False)]
 
 
 def test_a_forked_child_notes_in_a_journal_of_its_own(store: LocalStore) -> None:

@@ -101,18 +101,6 @@ def test_a_full_disk_is_one_clear_sentence(store: LocalStore) -> None:
     assert list((store.root / "scratch").iterdir()) == []
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path):
-    """A file system of 256 KB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a tmpfs cannot be mounted here (not root, or no permission)")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_disk_without_space_is_one_clear_sentence(tiny_disk: Path) -> None:
     store = LocalStore(tiny_disk / "store")
     kept = store.put(b"small")

@@ -3,7 +3,8 @@
 A file of fixed size, filled with zeros once and written over and over: a flush of it waits for nothing that others write, where that
 of a new file and that of its folder wait for the file system's own log, and so for everybody. A record is its length, the digest and
 the bytes; what does not have its digest is not one, so the end needs no mark. Full, it is begun again once the whole file system was
-flushed. Whoever opens the store after a power cut puts what is in it back.
+flushed. When its process has ended, whoever opens the store next removes it; if the machine was started anew since, what a power cut
+took is put back before.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ import os
 import re
 import secrets
 import struct
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,18 +26,19 @@ from tidemill.core.digest import digest_bytes
 from tidemill.core.ids import Digest
 
 SIZE_BYTES = 1 << 20
+CAN_FLUSH = sys.platform == "linux"  # syncfs(2): elsewhere there is no flush of a whole file system that can be waited for
 _HEAD = struct.Struct("<I32s")  # length of the bytes, their digest
-_NAME = re.compile(r"(?P<boot>[0-9a-f-]{36})\.[0-9a-f]{16}")
+_NAME = re.compile(r"[0-9a-z-]+\.[0-9a-f]{16}")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @cache
-def boot() -> str | None:
-    """Return what this start of the machine is called: what was written since is seen by all, flushed or not. None where nobody tells."""
+def boot() -> str:
+    """Return what this start of the machine is called: what was written since is seen by all, flushed or not. Empty where nobody tells."""
     try:
         return _BOOT.read_text("ascii").strip()
     except OSError:
-        return None
+        return ""
 
 
 class Journal:
@@ -44,22 +47,29 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Make a file of its own in folder. Raises OSError."""
         folder.mkdir(exist_ok=True)
-        self.path = folder / f"{boot()}.{secrets.token_hex(8)}"
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
+        self.path = folder / f"{boot() or 'unknown'}.{secrets.token_hex(8)}"
+        with _held(folder):
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # for as long as the process lives
+        try:
             write_all(self._descriptor, bytes(SIZE_BYTES))
             os.fsync(self._descriptor)
             sync_directory(folder)
+            sync_directory(folder.parent)
         except OSError:
             os.close(self._descriptor)
             self.path.unlink()
             raise
         weakref.finalize(self, os.close, self._descriptor)
-        self.process = os.getpid()
+        self._process, self._failed = os.getpid(), False
         self._room, self._flushing = Condition(), Lock()
         self._end = self._open = 0
         self._noted = self._flushed = 0  # records, counted
+
+    @property
+    def usable(self) -> bool:
+        """Whether this process may go on with it: not a child, nor anybody once a flush failed, for then nobody knows what is on disk."""
+        return self._process == os.getpid() and not self._failed
 
     @contextmanager
     def noted(self, digest: Digest, data: bytes) -> Iterator[None]:
@@ -92,47 +102,46 @@ class Journal:
         with self._flushing:
             if self._flushed < mine:  # else the thread before this one did it for both
                 noted = self._noted
-                os.fdatasync(self._descriptor)
+                try:
+                    os.fdatasync(self._descriptor)
+                except OSError:
+                    self._failed = True
+                    raise
                 self._flushed = noted
 
 
 def recover(folder: Path, put_back: Callable[[Digest, bytes], None]) -> None:
-    """Put back what the journals of earlier starts of the machine hold, for its memory may have been lost; remove them. Raises OSError."""
-    if not _left_behind(folder):
+    """Remove the journals of processes that ended; put back what those of earlier starts of the machine hold before. Raises OSError."""
+    if not _journals(folder):
         return
-    with _folder_held(folder):  # whoever opens the store meanwhile waits, and finds nothing left to do
-        for path in _left_behind(folder):
+    with _held(folder):
+        for path in _journals(folder):
             with _taken(path) as descriptor:
-                if descriptor is not None:  # else another machine writes to it
-                    for digest, data in _records(path.read_bytes()):
-                        put_back(digest, data)
-                    path.unlink()
+                if descriptor is not None:
+                    if not boot() or not path.name.startswith(boot()):
+                        for digest, data in _records(path.read_bytes()):
+                            put_back(digest, data)
+                    _flush_all(descriptor)
+                    _remove(path)
 
 
-def remove_idle(folder: Path, *, before: float) -> int:
-    """Remove journals of processes that ended, last written before a time (seconds since 1970); return the bytes freed. Raises OSError."""
-    freed = 0
-    for path, started in _journals(folder):
-        with suppress(FileNotFoundError), _taken(path) as descriptor:
-            if descriptor is not None and started == boot() and os.fstat(descriptor).st_mtime < before:
-                _flush_all(descriptor)
-                freed += os.fstat(descriptor).st_size
-                path.unlink()
-    return freed
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        if error.errno != errno.EROFS:  # on a disk that is read-only it may stay, for nothing was missing
+            raise
 
 
-def _left_behind(folder: Path) -> list[Path]:
-    return [path for path, started in _journals(folder) if started != boot()]
-
-
-def _journals(folder: Path) -> list[tuple[Path, str]]:
+def _journals(folder: Path) -> list[Path]:
     with suppress(FileNotFoundError):
-        return [(path, match["boot"]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+        return [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
     return []
 
 
 @contextmanager
-def _folder_held(folder: Path) -> Iterator[None]:
+def _held(folder: Path) -> Iterator[None]:
+    """Let nobody else recover, or begin a journal, until the block ends."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -143,8 +152,8 @@ def _folder_held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _taken(path: Path) -> Iterator[int | None]:
-    """Yield a descriptor of a journal that nobody writes to, None for one that is in use."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    """Yield a descriptor of a journal that nobody writes to, None for one that is in use, here or on another machine."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

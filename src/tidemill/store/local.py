@@ -16,7 +16,7 @@ from typing import BinaryIO
 from tidemill.core.clock import from_micros, micros, wall
 from tidemill.core.digest import Hasher, digest_bytes
 from tidemill.core.ids import Digest
-from tidemill.store.journal import Journal, boot, recover, remove_idle, sync_directory, write_all
+from tidemill.store.journal import CAN_FLUSH, Journal, recover, sync_directory, write_all
 from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Stored, check_digest, chunks_of, refusing, verified
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
@@ -168,7 +168,7 @@ class LocalStore:
                     if stat.st_mtime < oldest:
                         Path(entry).unlink()
                         freed += stat.st_size
-            return freed + remove_idle(self._journals, before=oldest)
+        return freed
 
     def _path(self, digest: Digest) -> Path:
         check_digest(digest)
@@ -219,13 +219,13 @@ class LocalStore:
 
     def _journal_for(self, data: bytes) -> Journal | None:
         """Return the journal to note an object in, None when it is to be flushed itself."""
-        if len(data) > _SMALL_BYTES or boot() is None:
+        if len(data) > _SMALL_BYTES or not CAN_FLUSH:
             return None
         self._small_puts += 1
         if self._small_puts <= self._journal_after:
             return None
         with self._making:
-            if self._journal is None or self._journal.process != os.getpid():
+            if self._journal is None or not self._journal.usable:
                 try:
                     self._journal = Journal(self._journals)
                 except OSError:  # no room for one: the longer way needs less, and says what is wrong if there is too little for that
@@ -233,7 +233,7 @@ class LocalStore:
             return self._journal
 
     def _put_back(self, digest: Digest, data: bytes) -> None:
-        """Write an object of which the file may have been lost, or left in part, when the machine went down.
+        """Write an object of which the file may have been lost, or left in part, by a power cut.
 
         One that was deleted since it was noted comes back, too: nothing refers to it, and `gc` removes it again.
         """
