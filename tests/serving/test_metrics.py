@@ -84,6 +84,24 @@ def test_other_workers_are_told_of_with_their_exemplars(tmp_path: Path) -> None:
     assert {s.labels["worker"]: s.value for s in family.samples if s.name.endswith("_count")} == {"0": 2, "1": 2}
 
 
+def test_what_other_workers_told_is_what_they_would_tell(tmp_path: Path) -> None:
+    other = counted(Metrics(tmp_path, 1))
+    other.labels.inc(3)
+    other.save()
+    both, _ = Metrics(tmp_path, 0).exposition([0, 1], accept=PROMETHEUS.encode())
+    own, _ = other.exposition([1], accept=PROMETHEUS.encode())
+    theirs = {line for line in both.decode().splitlines() if 'worker="1"' in line}
+    assert theirs == {line for line in own.decode().splitlines() if 'worker="1"' in line}
+    assert any(line.startswith('tidemill_labels_total{worker="1"} 3') for line in theirs)
+
+
+@pytest.mark.parametrize("data", [b"", b"# TYPE tidemill_labels counter\n", b"\x83"])
+def test_what_another_version_left_is_passed_over(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "serve-1.counters").write_bytes(data)
+    text, _ = counted(Metrics(tmp_path, 0)).exposition([0, 1])
+    assert 'worker="1"' not in text.decode()
+
+
 def test_names_and_units_go_by_the_conventions(tmp_path: Path) -> None:
     text, _ = counted(Metrics(tmp_path, 0)).exposition([0], accept=PROMETHEUS.encode())
     for family in read_openmetrics(text.decode()):

@@ -6,7 +6,7 @@ Told as OpenMetrics 1.0, with exemplars, to those who ask for it, and in Prometh
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from math import inf
 from pathlib import Path
 
@@ -14,15 +14,43 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tidemill.core.clock import wall
+from tidemill.core.codec import pack, unpack
+from tidemill.core.errors import Invalid
+from tidemill.core.values import Value
 from tidemill.serving.config import VariantConfig, write_atomic
 
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class SavedDistribution(Value, frozen=True, kw_only=True):
+    """A distribution as it lies in a file. marks: by bucket, the labels of an exemplar, what was measured, and when."""
+
+    labels: tuple[str, ...]
+    counts: list[int]
+    total: float
+    marks: dict[int, tuple[dict[str, str], float, float]]
+
+
+class SavedFamily(Value, frozen=True, kw_only=True):
+    """A family of the library's as it lies in a file. samples: name, labels and value of each."""
+
+    name: str
+    text: str
+    kind: str
+    samples: list[tuple[str, dict[str, str], float]]
+
+
+class SavedCounters(Value, frozen=True, kw_only=True):
+    """The counters of one worker, for the others. As numbers: to write and to read them as text takes a hundred times as long."""
+
+    distributions: dict[str, list[SavedDistribution]]
+    tallies: dict[str, list[tuple[tuple[str, ...], int]]]
+    families: list[SavedFamily]
 
 
 class Distribution:
@@ -68,6 +96,26 @@ class Distributions:
         """Return the distribution of these labels' values."""
         return self._found.setdefault(labels, Distribution(self._bounds))
 
+    def saved(self) -> list[SavedDistribution]:
+        """Return all of them as they are kept in a file."""
+        return [
+            SavedDistribution(
+                labels=labels, counts=list(found.counts), total=found.total,
+                marks={place: (dict(mark.labels), mark.value, float(mark.timestamp or 0.0)) for place, mark in list(found.marks.items())},
+            )
+            for labels, found in list(self._found.items())
+        ]  # fmt: skip
+
+    def told(self, saved: Iterable[SavedDistribution]) -> "Distributions":
+        """Return what another worker has saved of the same thing."""
+        theirs = Distributions(self._name.removeprefix("tidemill_"), self._text, self._labels, self._bounds)
+        for each in saved:
+            if len(each.counts) == len(self._bounds) + 1:
+                found = theirs.of(*each.labels)
+                found.counts, found.total = each.counts, each.total
+                found.marks = {place: Exemplar(*mark) for place, mark in each.marks.items()}
+        return theirs
+
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for labels, found in list(self._found.items()):  # told in a thread, while others are added
@@ -90,6 +138,17 @@ class Tallies:
     def of(self, *labels: str) -> Tally:
         """Return the tally of these labels' values."""
         return self._found.setdefault(labels, Tally())
+
+    def saved(self) -> list[tuple[tuple[str, ...], int]]:
+        """Return all of them as they are kept in a file."""
+        return [(labels, tally.count) for labels, tally in list(self._found.items())]
+
+    def told(self, saved: Iterable[tuple[tuple[str, ...], int]]) -> "Tallies":
+        """Return what another worker has saved of the same thing."""
+        theirs = Tallies(self._name.removeprefix("tidemill_"), self._text, self._labels)
+        for labels, count in saved:
+            theirs.of(*labels).add(count)
+        return theirs
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(self._name, self._text, labels=self._labels)
@@ -137,6 +196,8 @@ class Metrics:
     def __init__(self, folder: Path, index: int) -> None:
         self._folder, self._index = folder, index
         self._registry = registry = CollectorRegistry(auto_describe=False)
+        self._timed: dict[str, Distributions] = {}
+        self._tallied: dict[str, Tallies] = {}
         self.requests = self._tallies("requests", "Requests answered.", ["route", "code"])
         self.predictions = self._tallies("predictions", "Rows answered.", ["endpoint", "variant", "model", "model_version"])
         self.recalled = self._tallies("recalled_rows", "Rows answered by what the model said of the same row before.", ["endpoint"])
@@ -177,17 +238,29 @@ class Metrics:
 
     def save(self) -> None:
         """Put this worker's counters where the others find them."""
-        write_atomic(self._path(self._index), _openmetrics(self._registry), sync=False)
+        saved = SavedCounters(
+            distributions={name: found.saved() for name, found in self._timed.items()},
+            tallies={name: found.saved() for name, found in self._tallied.items()},
+            families=[
+                SavedFamily(
+                    name=family.name, text=family.documentation, kind=family.type,
+                    samples=[(sample.name, sample.labels, sample.value) for sample in family.samples],
+                )
+                for family in self._registry.collect()
+            ],
+        )  # fmt: skip
+        write_atomic(self._path(self._index), pack(saved), sync=False)
 
     def exposition(self, others: Iterable[int], *, accept: bytes = b"") -> tuple[bytes, str]:
         """Return the counters of this worker and of the others that live, told apart by the label worker; and their media type.
 
         accept: the caller's header, which may ask for OpenMetrics.
         """
-        workers: dict[int, Iterable[Metric]] = {self._index: self._registry.collect()}
+        timed, tallied = (each.collect() for each in self._timed.values()), (each.collect() for each in self._tallied.values())
+        workers: dict[int, Iterable[Metric]] = {self._index: chain(self._registry.collect(), *timed, *tallied)}
         for index in others:
-            if index != self._index and (path := self._path(index)).exists():
-                workers[index] = text_string_to_metric_families(path.read_text("utf-8"))  # type: ignore[no-untyped-call]  # the library's
+            if index != self._index and (saved := self._saved(index)) is not None:
+                workers[index] = self._collected(saved)
         merged = CollectorRegistry(auto_describe=False)
         merged.register(_Merged(workers))
         return (_openmetrics(merged), OPENMETRICS_TYPE) if wants_openmetrics(accept) else (generate_latest(merged), TEXT_TYPE)
@@ -196,17 +269,35 @@ class Metrics:
         return self._distributions(f"{what}_seconds", text, labels, SECONDS)
 
     def _distributions(self, what: str, text: str, labels: list[str], bounds: Sequence[float]) -> Distributions:
-        made = Distributions(what, text, labels, bounds)
-        self._registry.register(made)
+        made = self._timed[what] = Distributions(what, text, labels, bounds)
         return made
 
     def _tallies(self, what: str, text: str, labels: list[str]) -> Tallies:
-        made = Tallies(what, text, labels)
-        self._registry.register(made)
+        made = self._tallied[what] = Tallies(what, text, labels)
         return made
 
+    def _saved(self, index: int) -> SavedCounters | None:
+        """Return what another worker has saved, None where it has not yet, or another version of Tidemill did."""
+        try:
+            return unpack(self._path(index).read_bytes(), SavedCounters)
+        except (FileNotFoundError, Invalid):
+            return None
+
+    def _collected(self, saved: SavedCounters) -> Iterator[Metric]:
+        for family in saved.families:
+            metric = Metric(family.name, family.text, family.kind)
+            for name, labels, value in family.samples:
+                metric.add_sample(name, labels, value)
+            yield metric
+        for what, distributions in saved.distributions.items():
+            if what in self._timed:
+                yield from self._timed[what].told(distributions).collect()
+        for what, tallies in saved.tallies.items():
+            if what in self._tallied:
+                yield from self._tallied[what].told(tallies).collect()
+
     def _path(self, index: int) -> Path:
-        return self._folder / f"serve-{index}.prom"
+        return self._folder / f"serve-{index}.counters"
 
 
 class _Merged:
