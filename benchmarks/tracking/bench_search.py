@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.measure import Options, Report, options, seconds
 from benchmarks.tracking import servers
 from benchmarks.tracking.bench_wire import OURS, THEIRS, Clients
-from benchmarks.tracking.fill import fill_mlflow, fill_tidemill
+from benchmarks.tracking.fill import NAME, fill_mlflow, fill_tidemill
 from tests.services import postgres_server
 
 SEARCHES = {
@@ -71,7 +71,8 @@ def main(told: Options) -> Report:
         with servers.tidemill(folder / "small") as server:
             through_client(report, told, clients, OURS, server, experiment, small)
             over_http(report, told, server, experiment, f"tidemill, {small:,} runs")
-        experiment = fill_mlflow(folder / "mlflow.db", small)
+        _, experiment = clients.run(f"sqlite:///{folder / 'mlflow.db'}", "new_experiment", 1, NAME)  # makes the database
+        fill_mlflow(folder / "mlflow.db", experiment, small)
         with servers.mlflow(folder / "mlflow.db", lean=told.quick) as server:
             through_client(report, told, clients, THEIRS, server, experiment, small)
             over_http(report, told, server, experiment, f"mlflow, {small:,} runs", peer=False)

@@ -2,8 +2,6 @@
 
 import random
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
@@ -66,13 +64,8 @@ def fill_tidemill(home: Path, count: int, *, catalog: str | None = None) -> str:
     return str(experiment)
 
 
-def fill_mlflow(database: Path, count: int) -> str:
-    """Make MLflow's database with that many runs; return the experiment's id."""
-    code = "import sys, mlflow; print(mlflow.MlflowClient(sys.argv[1]).create_experiment(sys.argv[2]))"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, f"sqlite:///{database}", NAME], capture_output=True, text=True, check=True
-    )
-    experiment = int(done.stdout.split()[-1])
+def fill_mlflow(database: Path, experiment: str, count: int) -> None:
+    """Write that many runs into MLflow's database, into an experiment that is there."""
     with closing(sqlite3.connect(database)) as file:
         for run in runs(count):
             file.execute(
@@ -88,7 +81,6 @@ def fill_mlflow(database: Path, count: int) -> str:
                     f"INSERT INTO {table} (key, value, run_uuid) VALUES (?, ?, ?)", [(*item, run.id) for item in facts_of.items()]
                 )
         file.commit()
-    return str(experiment)
 
 
 def _row(no: int, run: Given, project: str, experiment: int) -> dict[str, Any]:
