@@ -2,14 +2,18 @@
 
 import secrets
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection, NullPool, create_engine, text
 
 from tidemill.catalog.catalog import Catalog
 from tidemill.catalog.migrate import VERSION_TABLE, migrate
 
+ENGINES = ("sqlite", "postgresql")
 SHAPE = """
     SELECT md5(string_agg(format('%s %s %s', relation.oid::regclass, attname, atttypid), ' ' ORDER BY relation.oid, attnum))
     FROM pg_class AS relation JOIN pg_attribute ON attrelid = relation.oid WHERE relnamespace = 'public'::regnamespace
@@ -42,10 +46,14 @@ class Databases:
             connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"CREATE DATABASE {name}"))
         return f"{self.url.rpartition('/')[0]}/{name}"
 
-    def migrated(self) -> str:
-        """Return the URL of a database with the schema of today and no rows, nobody else's until it is given back."""
-        if self._idle:
-            return self._idle.pop()
+    @contextmanager
+    def migrated(self) -> Iterator[str]:
+        """Yield the URL of a database with the schema of today and no rows, nobody else's for as long."""
+        url = self._idle.pop() if self._idle else self._made()
+        yield url
+        self._give_back(url)
+
+    def _made(self) -> str:
         url = self.fresh()
         _migrate(url, Path())
         with _connection(url) as connection:
@@ -53,7 +61,7 @@ class Databases:
             assert _filled(connection) == []
         return url
 
-    def give_back(self, url: str) -> None:
+    def _give_back(self, url: str) -> None:
         """Empty a database for the next who asks, unless its schema was changed."""
         with _connection(url) as connection:
             connection.execute(text(LEAVE))
@@ -65,6 +73,16 @@ class Databases:
             connection.execute(text(COUNT_AGAIN))
             connection.commit()
         self._idle.append(url)
+
+
+@contextmanager
+def without_rows(engine: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield the URL of a catalog of a kind, for a fixture that makes a workspace on it by `world.workspace`."""
+    if engine == "sqlite":
+        yield "sqlite:catalog.db"
+    else:
+        with request.getfixturevalue("postgres_databases").migrated() as url:
+            yield url
 
 
 def _migrate(url: str, folder: Path) -> None:

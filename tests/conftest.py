@@ -13,11 +13,14 @@ from tidemill.govern.workspace import Workspace
 hypothesis.settings.register_profile("tidemill", deadline=None)
 hypothesis.settings.load_profile("tidemill")
 
-ENGINES = ("sqlite", "postgresql")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-requests", type=int, default=1000, help="Requests that schemathesis makes up for a serving worker.")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what may take longest, so that no worker is alone with it in the end."""
+    items.sort(key=lambda item: max((mark.args[0] for mark in item.iter_markers("timeout")), default=0), reverse=True)
 
 
 @pytest.fixture(scope="session")
@@ -54,12 +57,11 @@ def postgres_databases(postgres_url: str) -> catalogs.Databases:
 @pytest.fixture
 def postgres_catalog(postgres_databases: catalogs.Databases) -> Iterator[str]:
     """The URL of a database with the schema of today and no rows."""
-    url = postgres_databases.migrated()
-    yield url
-    postgres_databases.give_back(url)
+    with postgres_databases.migrated() as url:
+        yield url
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=catalogs.ENGINES)
 def catalog_url(request: pytest.FixtureRequest) -> str:
     """The URL of a catalog of each kind, without a schema."""
     return "sqlite:catalog.db" if request.param == "sqlite" else request.getfixturevalue("postgres_databases").fresh()
@@ -72,9 +74,8 @@ def ws(tmp_path: Path) -> Iterator[Workspace]:
         yield made
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=catalogs.ENGINES)
 def any_ws(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Workspace]:
     """The same on each kind of catalog."""
-    url = "sqlite:catalog.db" if request.param == "sqlite" else request.getfixturevalue("postgres_catalog")
-    with world.workspace(tmp_path / "home", catalog=url) as made:
+    with catalogs.without_rows(request.param, request) as url, world.workspace(tmp_path / "home", catalog=url) as made:
         yield made

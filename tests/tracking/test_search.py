@@ -2,10 +2,12 @@
 
 import math
 import random
+from collections.abc import Iterator
 
 import pytest
 
 from tests import world
+from tests.catalogs import ENGINES, without_rows
 from tidemill.core.clock import micros
 from tidemill.core.filters import FilterRefused
 from tidemill.core.pages import TokenRefused
@@ -31,29 +33,32 @@ from tidemill.tracking.search import count_runs, search_runs
 COUNT = 60
 
 
-@pytest.fixture
-def many(any_ws: Workspace) -> tuple[Workspace, list[Run]]:
-    """Runs in two experiments with values, NaNs and gaps, some of them deleted."""
+@pytest.fixture(scope="module", params=ENGINES)
+def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """Runs in two experiments with values, NaNs and gaps, some of them deleted; for tests that only look."""
+    with without_rows(request.param, request) as url, world.workspace(tmp_path_factory.mktemp("many") / "home", catalog=url) as ws:
+        fill(ws)
+        yield ws
+
+
+def fill(ws: Workspace) -> None:
     chance = random.Random(5)
-    runs = []
     for number in range(COUNT):
         if chance.random() < 0.7:
-            world.tick(any_ws, seconds=1)
+            world.tick(ws, seconds=1)
         run = start_run(
-            any_ws,
+            ws,
             "one" if number % 3 else "two",
             name=f"run {number % 7}",
             params={"depth": str(number % 4), "note": "x" * (300 if number % 5 == 0 else 3)},
             tags={"team": chance.choice(["Ada", "Bob", "ada"])} if number % 2 else {},
         )
         points = [Metric(key="auc", value=math.nan if number % 11 == 0 else (number * 7 % 23) / 10, step=number)] if number % 4 else []
-        log_batch(any_ws, run.id, metrics=[*points, Metric(key="loss", value=float(number % 3))])
+        log_batch(ws, run.id, metrics=[*points, Metric(key="loss", value=float(number % 3))])
         if number % 6 == 0:
-            update_run(any_ws, run.id, status="failed")
+            update_run(ws, run.id, status="failed")
         if number % 10 == 9:
-            delete_run(any_ws, run.id)
-        runs.append(run.id)
-    return any_ws, runs
+            delete_run(ws, run.id)
 
 
 def everything(ws: Workspace) -> list[Run]:
@@ -66,13 +71,12 @@ def ids(ws: Workspace) -> list[int]:
     return [item.id for item in search_experiments(ws).items]
 
 
-def test_runs_come_newest_first_and_the_trash_apart(many: tuple[Workspace, list[Run]]) -> None:
-    ws, _ = many
-    runs = everything(ws)
+def test_runs_come_newest_first_and_the_trash_apart(many: Workspace) -> None:
+    runs = everything(many)
     assert runs == sorted(runs, key=lambda run: (-micros(run.started_at), run.id))
-    assert {run.lifecycle for run in search_runs(ws, ids(ws)).items} == {"active"}
-    assert {run.lifecycle for run in search_runs(ws, ids(ws), view="deleted").items} == {"deleted"}
-    assert sum(count_runs(ws, ids(ws)).values()) == len(search_runs(ws, ids(ws)).items)
+    assert {run.lifecycle for run in search_runs(many, ids(many)).items} == {"active"}
+    assert {run.lifecycle for run in search_runs(many, ids(many), view="deleted").items} == {"deleted"}
+    assert sum(count_runs(many, ids(many)).values()) == len(search_runs(many, ids(many)).items)
 
 
 CONDITIONS = [
@@ -99,18 +103,15 @@ CONDITIONS = [
 @pytest.mark.parametrize(
     "order", ["", "metrics.auc DESC", "metrics.auc ASC", "params.depth DESC", "metrics.loss, metrics.auc DESC", "end_time"]
 )
-def test_a_search_finds_what_looking_at_every_run_finds(
-    many: tuple[Workspace, list[Run]], order: str, few: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ws, _ = many
+def test_a_search_finds_what_looking_at_every_run_finds(many: Workspace, order: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "FEW", few)  # each way to the answer gives the same one
     monkeypatch.setattr(search, "WALK", 15)
-    runs = [run for run in everything(ws) if run.deleted_at is None]
+    runs = [run for run in everything(many) if run.deleted_at is None]
     orders = [part.strip() for part in order.split(",") if part]
     for text, holds in CONDITIONS:
         expected = in_order([run for run in runs if holds(run)], orders)
-        assert [run.id for run in search_runs(ws, ids(ws), filter=text, order_by=orders, limit=1000).items] == expected, text
-        assert paged(ws, text, orders, 7) == expected, text
+        assert [run.id for run in search_runs(many, ids(many), filter=text, order_by=orders, limit=1000).items] == expected, text
+        assert paged(many, text, orders, 7) == expected, text
 
 
 def in_order(runs: list[Run], orders: list[str]) -> list[str]:
@@ -168,13 +169,12 @@ def test_an_order_that_makes_no_sense_is_refused(ws: Workspace) -> None:
         search_runs(ws, [1], order_by=["metrics.a", "metrics.a DESC"])
 
 
-def test_a_token_of_another_search_is_refused(many: tuple[Workspace, list[Run]]) -> None:
-    ws, _ = many
-    token = search_runs(ws, ids(ws), limit=3).next
+def test_a_token_of_another_search_is_refused(many: Workspace) -> None:
+    token = search_runs(many, ids(many), limit=3).next
     assert token is not None
     for other in ({"filter": "metrics.loss > 0"}, {"order_by": ["metrics.loss"]}, {"view": "all"}):
         with pytest.raises(TokenRefused, match="not one that this search gave"):
-            search_runs(ws, ids(ws), page_token=token, **other)
+            search_runs(many, ids(many), page_token=token, **other)
 
 
 def test_experiments_are_made_renamed_tagged_and_found(any_ws: Workspace) -> None:
