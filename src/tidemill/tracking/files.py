@@ -119,6 +119,7 @@ _FIRST_WITHIN = Prepared(
     select(FILES.c.path)
     .where(FILES.c.project == bindparam("project"), FILES.c.path >= bindparam("first"), FILES.c.path < bindparam("end"))
     .order_by(FILES.c.path)
+    .limit(1)
 )
 
 
