@@ -45,6 +45,9 @@ def agree(report: DemoReport) -> None:
     assert 0 < report.labels_joined <= report.flights_scored
     assert report.flights_unlabelled == report.flights_scored - report.labels_joined
     assert report.audit_verified
+    assert report.skew.predictions == report.flights_scored
+    assert report.skew.values == 40 * report.flights_scored
+    assert report.skew.differ == 0
 
 
 def test_nothing_acknowledged_is_lost_when_processes_are_killed(tmp_path: Path) -> None:

@@ -74,9 +74,12 @@ def _text(figures: DemoReport) -> str:
         f"{figures.predictions_journaled} journaled, {figures.labels_joined} labels joined"
     )
     loop = f"{len(figures.alerts)} alerts, {figures.retrains} retrains, {figures.promotions} promotions, {figures.rollbacks} rollbacks"
+    skew = f"{figures.skew.values:,} features as served held against history, {figures.skew.differ} differ"
     audit = f"{figures.events} events in the audit log, chain {'unbroken' if figures.audit_verified else 'BROKEN'}"
     follow = f"follow one answer back: tidemill trace {figures.trace['prediction']['id']} --home {figures.home}"
-    return "\n\n".join([months, rollouts, f"{counts}\n{loop}; {caught}\n{audit}\n{follow}", parts, f"{figures.seconds:.1f} seconds in all"])
+    return "\n\n".join(
+        [months, rollouts, f"{counts}\n{loop}; {caught}\n{skew}\n{audit}\n{follow}", parts, f"{figures.seconds:.1f} seconds in all"]
+    )
 
 
 def _end() -> None:

@@ -1,5 +1,6 @@
 """`tidemill features`: feature views and services, and their versions."""
 
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.show import MOMENTS, emit, json_option, opened, table, workspace_options
+from tidemill.cli.show import MOMENTS, cell, emit, json_option, opened, table, workspace_options
 from tidemill.core.errors import Invalid
 from tidemill.core.window import Window
 from tidemill.datasets.versions import read_files
+from tidemill.deploy.skew import SkewReport
+from tidemill.deploy.skew import skew as replay
 from tidemill.features import definitions
 from tidemill.features.history import MEMORY_MB, entity_rows, history_to
 from tidemill.features.materialize import materialize as put_online
@@ -138,6 +141,43 @@ def history(
     emit(
         done, as_json=as_json, text=lambda: f"{done.rows:,} rows with {done.service} of {read} are {done.path or f'dataset {done.dataset}'}"
     )
+
+
+@features.command()
+@click.argument("endpoint")
+@click.option("--last", type=click.IntRange(1), help="Only the last so many predictions.")
+@click.option("--tolerance", type=click.FloatRange(0), default=0.0, show_default=True, help="Relative difference that is none.")
+@click.option("--source", "sources", multiple=True, metavar="NAME@VERSION", help="Read this version of a source, not the newest one.")
+@click.option(
+    "--complete", is_flag=True, help="The datasets hold all that has happened: leave no answer out that came after their last event."
+)
+@workspace_options
+@json_option
+def skew(
+    endpoint: str, last: int | None, tolerance: float, sources: tuple[str, ...], complete: bool, home: Path | None, project: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Replay what ENDPOINT looked up for its answers, and name each feature that history says otherwise of. Exits with 1 then."""
+    pinned = {name.partition("@")[0]: name for name in sources}
+    found = replay(opened(home, project), endpoint, last=last, tolerance=tolerance, sources=pinned, complete=complete)
+    emit(found, as_json=as_json, text=lambda: _told_skew(found))
+    if found.mismatches:
+        sys.exit(1)
+
+
+def _told_skew(found: SkewReport) -> str:
+    wrong = [each for each in found.features if each.mismatches]
+    rows = [
+        (each.view, each.feature, f"{each.mismatches:,} of {each.rows:,}", one.prediction, f"{one.at:%Y-%m-%d %H:%M}",
+         " ".join(f"{key}={value}" for key, value in one.entity.items()), cell(one.served), cell(one.history))
+        for each in wrong for one in each.examples
+    ]  # fmt: skip
+    lines = [
+        f"{found.compared:,} predictions of {found.endpoint} compared, {len(found.features)} features: {found.mismatches:,} values differ"
+    ]
+    lines += [f"left out: {number:,}, {why}" for why, number in found.left_out.items()]
+    columns = ("view", "feature", "rows", "prediction", "at", "of", "served", "history")
+    return "\n".join([*lines, *(["", table(columns, rows)] if rows else [])])
 
 
 def _window(start: datetime | None, end: datetime | None) -> Window:

@@ -60,6 +60,17 @@ class Endpoints:
         """Return how an endpoint did in each day, week or month of local time: what callers were told ("live"), and each variant."""
         return self._caller.get(f"/endpoints/{segment(name)}/performance", by=by, zone=zone, start=start, end=end)
 
+    def skew(
+        self, name: str, *, last: int | None = None, start: datetime | None = None, end: datetime | None = None,
+        tolerance: float = 0.0, complete: bool = False,
+    ) -> Doc:  # fmt: skip
+        """Hold the features that an endpoint looked up, for its last answers or those of a span of event time, against history.
+
+        complete: the datasets hold all that has happened; else answers after a dataset's last event are left out.
+        """
+        told = {"last": last, "start": start, "end": end, "tolerance": tolerance, "complete": complete}
+        return self._caller.get(f"/endpoints/{segment(name)}/skew", **told)
+
     def journal(self, name: str) -> Doc:
         """Return how many answers of an endpoint are in the journal, and how many of them have a label."""
         return self._caller.get(f"/endpoints/{segment(name)}/journal")

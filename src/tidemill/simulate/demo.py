@@ -24,7 +24,7 @@ from tidemill.core.values import replace
 from tidemill.deploy.plans import RolloutPlan, Stage, shadow_canary_plan
 from tidemill.monitor.monitors import MonitorSpec
 from tidemill.pipelines.project import load_object
-from tidemill.simulate.report import AlertFigures, Champion, DemoReport, MonthFigures, RolloutFigures
+from tidemill.simulate.report import AlertFigures, Champion, DemoReport, MonthFigures, RolloutFigures, SkewFigures
 from tidemill.simulate.server import SimulatedServer
 from tidemill.simulate.year import Slot, Year, known_between
 
@@ -84,8 +84,10 @@ class Demo:
             self._train_first()
         self._release_first()
         self._replay()
+        with self._part("features served against history"):
+            skew = self._skew()
         with self._part("report"):
-            return self._report(elapsed() - began)
+            return self._report(elapsed() - began, skew)
 
     def stop(self) -> None:
         """Stop the server, if it was started."""
@@ -200,12 +202,30 @@ class Demo:
         due = self.server.next_due
         if due is None or due > moment or moment - self.ingested < timedelta(days=6):
             return
-        until = self.server.clock.now()
         with self._part("data"):
+            self._ingest(self.server.clock.now())
+
+    def _ingest(self, until: datetime) -> None:
+        if until > self.ingested:
             flights = known_between(self.tables["flights"], self.ingested, until)
             self.set_aside += self.client.datasets.append("flights", flights, reason="what has landed")["set_aside"]
             self.client.datasets.append("weather", _known(self.tables["weather"], self.ingested, until), reason="what was observed")
-        self.ingested = until
+            self.ingested = until
+
+    def _skew(self) -> SkewFigures:
+        """Hold what was looked up for every flight against what history says of it, now that all of it is known."""
+        self._ingest(self.server.clock.now())
+        found = self.client.endpoints.skew(ENDPOINT, complete=True)
+        features = found["features"]
+        figures = SkewFigures(
+            predictions=found["compared"],
+            values=sum(feature["rows"] for feature in features),
+            differ=sum(feature["mismatches"] for feature in features),
+        )
+        self.say(
+            f"features as served against history: {figures.values:,} values of {figures.predictions:,} answers, {figures.differ} differ"
+        )
+        return figures
 
     def _plant(self) -> None:
         """Release a broken version by hand, past the checks, once no other rollout is on its way."""
@@ -237,7 +257,7 @@ class Demo:
         yield
         self.parts[name] = self.parts.get(name, 0.0) + elapsed() - began
 
-    def _report(self, seconds: float) -> DemoReport:
+    def _report(self, seconds: float, skew: SkewFigures) -> DemoReport:
         client, alerts = self.client, self._alerts()
         journal = client.endpoints.journal(ENDPOINT)
         rollouts = self._rollouts()
@@ -258,6 +278,7 @@ class Demo:
             predictions_acknowledged=self.acknowledged,
             predictions_journaled=journal["predictions"],
             labels_joined=journal["labelled"],
+            skew=skew,
             requests=self.requests,
             alerts=alerts,
             retrains=sum(

@@ -41,6 +41,14 @@ class RolloutFigures(Value, frozen=True, kw_only=True):
     planted: bool
 
 
+class SkewFigures(Value, frozen=True, kw_only=True):
+    """Features as they were looked up for answers, held against history: answers and values compared, and values that differ."""
+
+    predictions: int
+    values: int
+    differ: int
+
+
 class Champion(Value, frozen=True, kw_only=True):
     """The version that leads at the end."""
 
@@ -62,6 +70,7 @@ class DemoReport(Value, frozen=True, kw_only=True):
     predictions_acknowledged: int
     predictions_journaled: int
     labels_joined: int
+    skew: SkewFigures
     requests: int
     alerts: tuple[AlertFigures, ...]
     retrains: int

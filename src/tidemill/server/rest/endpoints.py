@@ -3,12 +3,16 @@
 from datetime import datetime
 from typing import Any
 
+from tidemill.core.errors import Invalid
 from tidemill.core.values import Value
+from tidemill.core.window import Window
 from tidemill.deploy import endpoints, performance, publish, rollouts, trace
 from tidemill.deploy.endpoints import Endpoint, RouteSpan
 from tidemill.deploy.performance import JournalCount, Span, SpanPerformance
 from tidemill.deploy.plans import RolloutPlan, canary_plan
 from tidemill.deploy.rollouts import Rollout, State
+from tidemill.deploy.skew import SkewReport
+from tidemill.deploy.skew import skew as replay
 from tidemill.deploy.trace import Trace
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Limit, Route
@@ -94,6 +98,17 @@ def get_performance(
     return performance.read_performance(ws, name, by=by, zone=zone, start=start, end=end)
 
 
+def get_skew(
+    ws: Workspace, name: str, *, last: int | None = None, start: datetime | None = None, end: datetime | None = None,
+    tolerance: float = 0.0, complete: bool = False,
+) -> SkewReport:  # fmt: skip
+    """Hold what an endpoint looked up for its answers against what history says of the same rows."""
+    if (start is None) != (end is None):
+        raise Invalid("only one end of the span was given; send both start and end, or neither")
+    window = Window(start=start, end=end) if start is not None and end is not None else None
+    return replay(ws, name, last=last, window=window, tolerance=tolerance, complete=complete)
+
+
 def get_journal(ws: Workspace, name: str) -> JournalCount:
     """Count the answers of an endpoint that are in the journal, and those with a label."""
     return performance.count_journal(ws, name)
@@ -115,5 +130,6 @@ ROUTES = (
     Route("GET", "/rollouts", list_rollouts),
     Route("GET", "/endpoints/{name}/performance", get_performance),
     Route("GET", "/endpoints/{name}/journal", get_journal),
+    Route("GET", "/endpoints/{name}/skew", get_skew),
     Route("GET", "/predictions/{prediction}/trace", get_trace),
 )
