@@ -6,6 +6,7 @@ Told as OpenMetrics 1.0, with exemplars, to those who ask for it, and in Prometh
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import accumulate, chain
 from math import inf
 from pathlib import Path
@@ -25,6 +26,10 @@ TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+SUFFIX, STREAM = ".counters", "stream-"
+STREAM_S = 30.0  # what a stream told of itself longer ago is told no more
 
 
 class SavedDistribution(Value, frozen=True, kw_only=True):
@@ -193,7 +198,8 @@ class EndpointMetrics:
 class Metrics:
     """The counters of one worker. The others' lie beside it as files, so that whichever worker is asked tells of all of them."""
 
-    def __init__(self, folder: Path, index: int) -> None:
+    def __init__(self, folder: Path, index: int | str) -> None:
+        """index: of a worker, or the name that a process with a stream has of `stream_name`."""
         self._folder, self._index = folder, index
         self._registry = registry = CollectorRegistry(auto_describe=False)
         self._timed: dict[str, Distributions] = {}
@@ -201,6 +207,12 @@ class Metrics:
         self.requests = self._tallies("requests", "Requests answered.", ["route", "code"])
         self.predictions = self._tallies("predictions", "Rows answered.", ["endpoint", "variant", "model", "model_version"])
         self.recalled = self._tallies("recalled_rows", "Rows answered by what the model said of the same row before.", ["endpoint"])
+        self.streamed = self._tallies(
+            "stream_records", "Records of streams: answered, again (by key, before), refused.", ["endpoint", "topic", "outcome"]
+        )
+        self.stream_lag = Gauge(
+            "tidemill_stream_lag_records", "Records of a stream that nobody has settled.", ["endpoint", "topic"], registry=registry
+        )
         self.labels = Counter("tidemill_labels", "Labels taken.", registry=registry)
         self.pushed = Counter("tidemill_pushed_rows", "Events stored by feature views, by version.", ["view"], registry=registry)
         self.shadow_failures = Counter(
@@ -252,13 +264,14 @@ class Metrics:
         write_atomic(self._path(self._index), pack(saved), sync=False)
 
     def exposition(self, others: Iterable[int], *, accept: bytes = b"") -> tuple[bytes, str]:
-        """Return the counters of this worker and of the others that live, told apart by the label worker; and their media type.
+        """Return the counters of this worker, of the others that live and of streams, told apart by the label worker; and their media type.
 
         accept: the caller's header, which may ask for OpenMetrics.
         """
         timed, tallied = (each.collect() for each in self._timed.values()), (each.collect() for each in self._tallied.values())
-        workers: dict[int, Iterable[Metric]] = {self._index: chain(self._registry.collect(), *timed, *tallied)}
-        for index in others:
+        workers: dict[int | str, Iterable[Metric]] = {self._index: chain(self._registry.collect(), *timed, *tallied)}
+        told: list[int | str] = [*others, *self._streams()]
+        for index in told:
             if index != self._index and (saved := self._saved(index)) is not None:
                 workers[index] = self._collected(saved)
         merged = CollectorRegistry(auto_describe=False)
@@ -276,7 +289,16 @@ class Metrics:
         made = self._tallied[what] = Tallies(what, text, labels)
         return made
 
-    def _saved(self, index: int) -> SavedCounters | None:
+    def _streams(self) -> list[str]:
+        """Return the processes with streams that have told of themselves of late."""
+        found = []
+        for path in self._folder.glob(f"{STREAM}*{SUFFIX}"):
+            with suppress(FileNotFoundError):
+                if wall() - path.stat().st_mtime < STREAM_S:
+                    found.append(path.stem)
+        return found
+
+    def _saved(self, index: int | str) -> SavedCounters | None:
         """Return what another worker has saved, None where it has not yet, or another version of Tidemill did."""
         try:
             return unpack(self._path(index).read_bytes(), SavedCounters)
@@ -296,19 +318,19 @@ class Metrics:
             if what in self._tallied:
                 yield from self._tallied[what].told(tallies).collect()
 
-    def _path(self, index: int) -> Path:
-        return self._folder / f"serve-{index}.counters"
+    def _path(self, index: int | str) -> Path:
+        return self._folder / f"{index if isinstance(index, str) else f'serve-{index}'}{SUFFIX}"
 
 
 class _Merged:
     """Families of several workers as one, each sample with the label worker."""
 
-    def __init__(self, workers: dict[int, Iterable[Metric]]) -> None:
+    def __init__(self, workers: dict[int | str, Iterable[Metric]]) -> None:
         self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
         families: dict[str, Metric] = {}
-        for index, found in sorted(self._workers.items()):
+        for index, found in sorted(self._workers.items(), key=lambda item: str(item[0])):
             for family in found:
                 into = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
@@ -317,6 +339,19 @@ class _Merged:
 
     def describe(self) -> list[Metric]:
         return []
+
+
+def stream_name() -> str:
+    """Return what this process is called among those that tell of streams."""
+    return f"{STREAM}{os.getpid()}"
+
+
+def forget_streams(folder: Path) -> None:
+    """Remove what streams told of themselves that have ended."""
+    for path in folder.glob(f"{STREAM}*{SUFFIX}"):
+        with suppress(FileNotFoundError):
+            if wall() - path.stat().st_mtime > STREAM_S:
+                path.unlink()
 
 
 def wants_openmetrics(accept: bytes) -> bool:

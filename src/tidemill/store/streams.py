@@ -51,6 +51,13 @@ class Flow(Protocol):
         """Write what came of messages; return how many answers were new."""
         ...
 
+    def lag(self) -> int | None:
+        """Return how many messages of the source nobody in the group has settled; None where the system does not tell.
+
+        It may count what is no message (Kafka: marks of transactions) until there is nothing left to read.
+        """
+        ...
+
     def close(self) -> None:
         """Let go. What was read and not settled is for others."""
         ...

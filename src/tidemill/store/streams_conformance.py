@@ -23,6 +23,8 @@ IDLE_S = 0.05  # the silence after which a consumer counts as dead here
 class StreamConformance:
     """The law of `Flow` and `Topic`. Give it the fixture place: where topics of any name may be made."""
 
+    lag_more = 0  # what a system may count as messages that are none
+
     @pytest.fixture
     def place(self) -> str:
         pytest.fail("a conformance test gives the fixture place")
@@ -51,6 +53,23 @@ class StreamConformance:
         again = _open(source, target)
         assert again.read(3, wait_s=SHORT_S) == []
         again.close()
+
+    def test_the_lag_is_what_nobody_has_settled(self, source: str, target: str) -> None:
+        _put(source, "a", "b", "c")
+        flow = _open(source, target)
+        (first,) = _read(flow, 1)
+        lags = [flow.lag()]
+        flow.settle(_answers([first]))
+        lags.append(flow.lag())
+        flow.settle(_answers(_read(flow, 2)))
+        assert flow.read(1, wait_s=SHORT_S) == []
+        lags.append(flow.lag())
+        flow.close()
+        told = [lag for lag in lags if lag is not None]
+        assert len(told) in (0, 3)
+        more = max(0, told[0] - 3) if told else 0
+        assert more <= self.lag_more
+        assert told in ([], [3 + more, 2 + more, 0])
 
     def test_what_was_not_settled_comes_again(self, source: str, target: str) -> None:
         _put(source, "a", "b", "c")

@@ -108,12 +108,14 @@ class KafkaFlow:
         self._at.read_all(target, lambda message: self._answered.add(_mark(_text(message.key()))))
         self._consumer = self._at.consumer(group)
         self._settled: dict[int, int] = {}
+        self._read: dict[int, int] = {}  # the place behind what was read, by partition
+        self._ends: dict[int, int] = {}  # that of an end that was seen
         partition = self._at.kafka.TopicPartition
         places = [partition(source, number) for number in self._at.partitions(self._consumer, source)]
         with self._at.asking():
-            begin = {each.partition: each.offset for each in self._consumer.committed(places, TIMEOUT_S)}
+            self._begin = {each.partition: each.offset for each in self._consumer.committed(places, TIMEOUT_S)}
             beginning = self._at.kafka.OFFSET_BEGINNING
-            self._consumer.assign([partition(source, number, at if at >= 0 else beginning) for number, at in begin.items()])
+            self._consumer.assign([partition(source, number, at if at >= 0 else beginning) for number, at in self._begin.items()])
 
     def read(self, most: int, *, wait_s: float) -> list[Message]:
         deadline = elapsed() + wait_s
@@ -122,6 +124,11 @@ class KafkaFlow:
             with self._at.asking():
                 told = self._consumer.consume(most, max(0.0, min(LOOK_S, deadline - elapsed())))
             found = [_message(each) for each in told if each.error() is None]
+            for each in told:
+                if each.error() is None:
+                    self._read[each.partition()] = each.offset() + 1
+                elif each.error().code() == self._at.kafka.KafkaError._PARTITION_EOF:  # noqa: SLF001 (likewise)
+                    self._ends[each.partition()] = each.offset()
         return found
 
     def settle(self, outcomes: Sequence[Outcome]) -> int:
@@ -146,6 +153,18 @@ class KafkaFlow:
         self._settled = reached
         self._answered |= fresh
         return len(fresh)
+
+    def lag(self) -> int | None:
+        behind = 0
+        with self._at.asking():
+            for number, begin in self._begin.items():
+                place = self._at.kafka.TopicPartition(self._source, number)
+                low, high = self._consumer.get_watermark_offsets(place, TIMEOUT_S)
+                reached = max(low, begin, self._settled.get(number, 0))
+                if reached >= self._read.get(number, 0):  # what is left before an end that was seen are marks of transactions
+                    reached = max(reached, self._ends.get(number, 0))
+                behind += max(0, high - reached)
+        return behind
 
     def close(self) -> None:
         self._consumer.close()

@@ -104,6 +104,11 @@ class LocalFlow:
             tx.execute("INSERT INTO places VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET seq = excluded.seq", row)
         return len(fresh)
 
+    def lag(self) -> int | None:
+        query = "SELECT count(*) FROM messages WHERE topic = ? AND seq > ?"
+        ((found,),) = self._log.connection.execute(query, [self._source, self._settled()])
+        return int(found)
+
     def close(self) -> None:
         self._log.connection.close()
         os.close(self._lock)

@@ -88,6 +88,13 @@ class RedisFlow:
         with self._at.asking():
             return int(self._settle(keys=names, args=words))
 
+    def lag(self) -> int | None:
+        with self._at.asking():
+            groups = self._at.redis.xinfo_groups(self._source)
+        mine: dict[str, Any] = next((each for each in groups if each["name"] in (self._group, self._group.encode())), {})
+        lag = mine.get("lag")  # since Redis 7, and not behind messages that were deleted
+        return None if lag is None else int(lag) + int(mine["pending"])
+
     def close(self) -> None:
         self._at.redis.close()
 

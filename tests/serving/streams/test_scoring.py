@@ -1,6 +1,7 @@
 """Streams through a model: each key answered once, bad records put aside, killed and started again without loss."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.versions import register
 from tidemill.serving.history import find_prediction
+from tidemill.serving.metrics import Metrics, forget_streams
 from tidemill.serving.streams.scoring import StreamRequest, score_stream
 from tidemill.store.table import open_topic
 from tidemill.store.trees import put_tree
@@ -97,6 +99,23 @@ def test_what_is_told_beside_the_score_stands_in_the_answer(ws: Workspace, tmp_p
     first, second = found(f"{local}/out")
     assert [first["outputs"]["label"], second["outputs"]["label"]] == ["calm", "windy"]
     assert first["outputs"]["probabilities"][1] == pytest.approx(first["score"])
+
+
+def test_workers_tell_of_streams(served: Workspace, tmp_path: Path) -> None:
+    local = f"file:{tmp_path}/log"
+    put(f"{local}/in", {"id": "a", "x": 0.0}, {"id": "a", "x": 1.0}, {"id": "b"}, {"id": "c", "x": 1.0}, {"id": "d", "x": 1.0})
+    score_stream(served, request(local, limit=4))
+    worker = Metrics(served.state / "run", 0)
+    told = worker.exposition([0])[0].decode().splitlines()
+    who = f'worker="stream-{os.getpid()}"'
+    for outcome, count in (("answered", 2), ("again", 1), ("refused", 1)):
+        assert f'tidemill_stream_records_total{{endpoint="late",outcome="{outcome}",topic="in",{who}}} {count}.0' in told
+    assert f'tidemill_stream_lag_records{{endpoint="late",topic="in",{who}}} 1.0' in told
+    (path,) = (served.state / "run").glob("stream-*")
+    os.utime(path, (0, 0))
+    assert who not in worker.exposition([0])[0].decode()
+    forget_streams(served.state / "run")
+    assert not path.exists()
 
 
 def test_bad_records_are_put_aside_with_the_reason_and_the_rest_goes_on(served: Workspace, place: str) -> None:

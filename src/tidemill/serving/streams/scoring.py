@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import Annotated, Any
 
 from tidemill.core.clock import elapsed
@@ -15,7 +16,7 @@ from tidemill.govern.workspace import Workspace
 from tidemill.registry.bundles import read_spec
 from tidemill.serving.config import EndpointConfig, RoutePolicy, VariantConfig
 from tidemill.serving.journal import EndpointJournal
-from tidemill.serving.metrics import Metrics
+from tidemill.serving.metrics import Metrics, forget_streams, stream_name
 from tidemill.serving.models import Models, crumbs_folder
 from tidemill.serving.outputs import by_row
 from tidemill.serving.predict import Answered, Ask, Endpoint
@@ -24,11 +25,12 @@ from tidemill.serving.runtimes.runtime import ModelFailed
 from tidemill.serving.subject import BUNDLES, find_endpoint, of_model
 from tidemill.serving.trace import trace_id_of
 from tidemill.serving.world import Builder
-from tidemill.store.streams import Flow, Message, Outcome
+from tidemill.store.streams import Flow, Message, Outcome, split_url
 from tidemill.store.table import open_flow
 
 READ_MOST = 256
 WAIT_S = 0.5
+SAVE_S = 2.0
 KEY_MAX = 200
 _UNUSABLE = re.compile(r"[^A-Za-z0-9._-]")
 WRITER = "stream"  # who writes the journal, beside workers, which have numbers
@@ -114,13 +116,39 @@ def score_stream(
     ws.require("serving.write", request.endpoint or "*")
     flow = open_flow(request.source, request.target, group=request.group, idle_s=request.claim_after_s)
     try:
-        endpoint = _endpoint(ws, _config(ws, request))
+        forget_streams(ws.state / "run")
+        metrics = Metrics(ws.state / "run", stream_name())
+        endpoint = _endpoint(ws, _config(ws, request), metrics)
+        counters = Counters(metrics, endpoint.config.key, split_url(request.source)[1])
         try:
-            return _answer_all(Answerer(endpoint, request), flow, request, stopping=stopping, watch=watch)
+            return _answer_all(Answerer(endpoint, request), flow, request, counters, stopping=stopping, watch=watch)
         finally:
             endpoint.journal.close()
     finally:
         flow.close()
+
+
+class Counters:
+    """What a consumer tells Prometheus: it listens nowhere, so that the workers tell it beside their own."""
+
+    def __init__(self, metrics: Metrics, endpoint: str, topic: str) -> None:
+        self._metrics, self._lag = metrics, metrics.stream_lag.labels(endpoint, topic)
+        self._tallies = {outcome: metrics.streamed.of(endpoint, topic, outcome) for outcome in ("answered", "again", "refused")}
+        self._saved = -inf
+
+    def saw(self, **counts: int) -> None:
+        """Count records by their outcome."""
+        for outcome, count in counts.items():
+            self._tallies[outcome].add(count)
+
+    def save(self, flow: Flow, *, now: bool = False) -> None:
+        """Put the counters where the workers find them, every other second, or now."""
+        if not now and elapsed() - self._saved < SAVE_S:
+            return
+        if (lag := flow.lag()) is not None:
+            self._lag.set(lag)
+        self._metrics.save()
+        self._saved = elapsed()
 
 
 class Answerer:
@@ -193,14 +221,16 @@ class Answerer:
 
 
 def _answer_all(
-    answerer: Answerer, flow: Flow, request: StreamRequest, *, stopping: Callable[[], bool], watch: Callable[[StreamCounts], None]
-) -> StreamCounts:
+    answerer: Answerer, flow: Flow, request: StreamRequest, counters: Counters, *,
+    stopping: Callable[[], bool], watch: Callable[[StreamCounts], None],
+) -> StreamCounts:  # fmt: skip
     counts, began = StreamCounts(), elapsed()
     last = began
     while not stopping():
         left = READ_MOST if request.limit is None else min(READ_MOST, request.limit - counts.read)
         if left <= 0:
             break
+        counters.save(flow)
         messages = flow.read(left, wait_s=min(WAIT_S, request.until_idle_s or WAIT_S))
         if not messages:
             if request.until_idle_s is not None and elapsed() - last >= request.until_idle_s:
@@ -209,12 +239,15 @@ def _answer_all(
         outcomes = answerer.outcomes(messages)
         fresh = flow.settle(outcomes)
         refused = sum(outcome.refused for outcome in outcomes)
+        again = len(messages) - fresh - refused
+        counters.saw(answered=fresh, again=again, refused=refused)
         last = elapsed()
         counts = StreamCounts(
             read=counts.read + len(messages), answered=counts.answered + fresh, refused=counts.refused + refused,
-            again=counts.again + len(messages) - fresh - refused, seconds=last - began,
+            again=counts.again + again, seconds=last - began,
         )  # fmt: skip
         watch(counts)
+    counters.save(flow, now=True)
     return counts
 
 
@@ -243,13 +276,13 @@ def _config(ws: Workspace, request: StreamRequest) -> EndpointConfig:
     )
 
 
-def _endpoint(ws: Workspace, config: EndpointConfig) -> Endpoint:
+def _endpoint(ws: Workspace, config: EndpointConfig, metrics: Metrics) -> Endpoint:
     models = Models(
         lambda: ws.objects, ws.state / BUNDLES, trusted=ws.settings.trusted_runtimes, deadline_s=ws.settings.model_deadline_s,
         crumbs=crumbs_folder(ws.state) / WRITER,
     )  # fmt: skip
     builder = Builder(
-        models, clock=ws.clock, metrics=Metrics(ws.state / "run", 0), online=lambda: ws.online, journal=partial(_journal, ws)
+        models, clock=ws.clock, metrics=metrics, online=lambda: ws.online, journal=partial(_journal, ws)
     )  # fmt: skip
     return builder.endpoint(config)
 
