@@ -75,6 +75,8 @@ def test_a_file_of_every_format_is_served_by_every_protocol(say: Say, tmp_path: 
         assert told.code == 0, told.err
         assert f"{name}@1  " in told.out
         assert f"takes {', '.join(NAMES)}\nserve it with: tidemill endpoint create ENDPOINT --model {name}@1" in told.out
+        beside = "\nit answers, beside its score: label (long), probabilities (float [-1, 2])\n"
+        assert (beside in told.out) == (name == "onnx")
         if name == "lightgbm":
             assert say("endpoint", "create", name, "--model", "lightgbm@champion", "--home", home).code == 0
         else:

@@ -5,11 +5,14 @@ import yaml
 
 from tests import world
 from tidemill.checks.check import CheckResult, Evidence, EvidenceTable
+from tidemill.core.signature import Output
+from tidemill.core.values import replace
 from tidemill.govern.roles import ActionRefused
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.aliases import read_version
 from tidemill.registry.bundles import read_spec
 from tidemill.registry.cards import render_card, write_card
+from tidemill.registry.versions import bundle_of
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +57,19 @@ def test_a_card_tells_what_is_on_record(ws: Workspace) -> None:
         "- dataset:flights@3", "New York only.", f"| bundle | `{version.bundle}`, 0.00 MB |",
     ):  # fmt: skip
         assert line in card.splitlines(), line
+
+
+def test_a_card_names_what_is_answered_beside_the_score(ws: Workspace) -> None:
+    version = world.model(ws)
+    spec = read_spec(ws, bundle_of(version))
+    assert "beside its score" not in render_card(version, spec, ())
+    others = (Output(name="label", kind="string"), Output(name="probabilities", kind="float", width=3))
+    lines = render_card(version, replace(spec, others=others), ()).splitlines()
+    place = lines.index("## What it answers beside its score")
+    assert lines[place + 1 : place + 7] == [
+        "", "| output | kind |", "|---|---|", "| label | string |", "| probabilities | float [-1, 3] |", "",
+    ]  # fmt: skip
+    assert lines[place + 7] == "## Data"
 
 
 def test_what_has_no_record_says_so(ws: Workspace) -> None:

@@ -438,4 +438,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _registered(made: versions.ModelVersion, spec: ModelSpec) -> str:
     takes = ", ".join(spec.request_columns)
-    return f"{made.reference}  {spec.runtime}, takes {takes}\nserve it with: tidemill endpoint create ENDPOINT --model {made.reference}"
+    serve = f"serve it with: tidemill endpoint create ENDPOINT --model {made.reference}"
+    beside = ", ".join(f"{output.name} ({output.form})" for output in spec.others)
+    return f"{made.reference}  {spec.runtime}, takes {takes}\n{serve}" + (f"\nit answers, beside its score: {beside}" if beside else "")

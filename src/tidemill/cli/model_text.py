@@ -120,6 +120,8 @@ def _files(found: Glance) -> list[Branch]:
         (f"{files.format}: {what}, {files.files} files, {files.size_bytes:,} bytes", []),
         (f"bundle {version.bundle}", []),
     ]
+    if files.spec is not None and files.spec.others:
+        lines.append(("answers beside its score", [(f"{output.name}: {output.form}", []) for output in files.spec.others]))
     if files.mlmodel is not None and (columns := signature_columns(files.mlmodel)):
         lines.append(("signature", [(f"{name}: {kind}", []) for name, kind in columns.items()]))
     return lines

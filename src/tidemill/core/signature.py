@@ -62,6 +62,11 @@ class Output(Value, frozen=True, kw_only=True, omit_defaults=True):
         """What the model calls it."""
         return self.source or self.name
 
+    @property
+    def form(self) -> str:
+        """Its kind, and its shape where that is not one value a row: `float [-1, 3]`."""
+        return self.kind if self.width is None else f"{self.kind} [-1, {self.width}]"
+
 
 class Step(Value, frozen=True, kw_only=True):
     """One step of a bundle that has several: a file and what runs it. What it answers is a column, named gives, for the steps behind it.

@@ -104,9 +104,7 @@ def _signature(ws: Workspace, version: ModelVersion) -> dict[str, Cell]:
 def _spec(spec: ModelSpec) -> dict[str, Cell]:
     columns = ((side, column) for side, those in (("in", spec.signature.inputs), ("out", spec.signature.outputs)) for column in those)
     found: dict[str, Cell] = {f"{side} {column.name}": column.kind + ("" if column.required else ", optional") for side, column in columns}
-    found |= {
-        f"out {output.name}": output.kind if output.width is None else f"{output.kind} [-1, {output.width}]" for output in spec.others
-    }
+    found |= {f"out {output.name}": output.form for output in spec.others}
     return {**found, "runtime": spec.runtime, "features": spec.feature_service, "threshold": spec.threshold}
 
 

@@ -57,7 +57,15 @@ model-index: {{ index | tojson }}
 | {{ column.name }} | {{ column.kind }} | {{ "request" if column.name in spec.request_columns else spec.feature_service or "request" }} |
 {%- endfor %}
 
-## Data
+{% if spec.others %}## What it answers beside its score
+
+| output | kind |
+|---|---|
+{%- for output in spec.others %}
+| {{ output.name | cell }} | {{ output.form }} |
+{%- endfor %}
+
+{% endif %}## Data
 
 {% for source in sources %}- {{ source }}
 {% else %}No record.
