@@ -20,9 +20,8 @@ from tidemill.core.clock import micros, parse_moment
 from tidemill.core.codec import pack, unpack
 from tidemill.core.errors import Corrupt, Invalid
 from tidemill.core.values import Value
-from tidemill.features.values import counts_only, numbers_of_texts
 from tidemill.features.views import FeatureView, aggregation_of
-from tidemill.features.windows import Floats, Ints, canonical_order, summarise
+from tidemill.features.windows import Floats, Ints, canonical_order, numbers_of_texts, summarise
 from tidemill.store.online import KEY_BYTES, OnlineStore
 
 KeyKind = Literal["string", "long"]
@@ -379,7 +378,7 @@ def _hashes(plan: ViewPlan, rows: Columns) -> Ints | None:
 
 
 def _numbers(view: FeatureView, name: str, column: Column) -> Floats:
-    if counts_only(view, name) and any(isinstance(value, str) for value in _plain(column)):
+    if view.counts_only(name) and any(isinstance(value, str) for value in _plain(column)):
         return numbers_of_texts(_texts(view, name, column))
     try:
         return np.array([np.nan if value is None else float(value) for value in _plain(column)], dtype=np.float64)

@@ -1,7 +1,5 @@
 """Columns of a source as the numbers that features are made of."""
 
-import hashlib
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,15 +8,15 @@ import pyarrow as pa
 from tidemill.core.errors import Invalid
 from tidemill.features.keys import is_text, texts_of
 from tidemill.features.views import FeatureView
-from tidemill.features.windows import Floats
+from tidemill.features.windows import Floats, numbers_of_texts
 
 if TYPE_CHECKING:
     ArrowColumn = pa.ChunkedArray[Any]
 
 
 def values_of(column: "ArrowColumn", name: str, view: FeatureView) -> Floats:
-    """Return a column of a view's source as doubles: numbers as they are, text that is only counted by number_of_text. Raises Invalid."""
-    if not (is_text(column.type) and counts_only(view, name)):
+    """Return a column of a view's source as doubles: numbers as they are, text that is only counted as a number for each. Raises Invalid."""
+    if not (is_text(column.type) and view.counts_only(name)):
         return numbers_of(column, name)
     encoded = texts_of(column)
     numbers = numbers_of_texts(encoded.dictionary.to_pylist())
@@ -36,18 +34,3 @@ def numbers_of(column: "ArrowColumn", name: str) -> Floats:
     filled: Any = values.fill_null(pa.scalar(float("nan"))) if values.null_count else values
     doubles: Floats = filled.to_numpy()
     return doubles
-
-
-def numbers_of_texts(texts: Iterable[str | None]) -> Floats:
-    """Return a whole number below 2^53 for each text, the same one for the same text: 53 bits of its BLAKE2b. NaN for a missing one."""
-    return np.array([np.nan if text is None else float(_hash(text)) for text in texts], dtype=np.float64)
-
-
-def counts_only(view: FeatureView, name: str) -> bool:
-    """Return whether all that a view wants of a column is how many different values it has."""
-    functions = {each.aggregation.function if each.aggregation is not None else "" for each in view.features if each.reads == name}
-    return functions <= {"distinct"}
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 11

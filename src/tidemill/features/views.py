@@ -117,6 +117,11 @@ class FeatureView(Value, frozen=True, kw_only=True):
         others = (self.event_timestamp, self.created_timestamp, self.event_key)
         return tuple(dict.fromkeys([*self.entity, *(name for name in others if name is not None), *self.columns]))
 
+    def counts_only(self, column: str) -> bool:
+        """Return whether all that is wanted of a column is how many different values it has."""
+        functions = {each.aggregation.function if each.aggregation is not None else "" for each in self.features if each.reads == column}
+        return functions <= {"distinct"}
+
     def feature(self, name: str) -> Feature:
         """Return the feature of that name. Raises Invalid."""
         for feature in self.features:

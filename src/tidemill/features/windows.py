@@ -1,6 +1,7 @@
 """Summaries of spans of values: the one arithmetic behind history and the online store, so that both give the same bits."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,3 +183,12 @@ def _distinct(values: Floats, starts: Ints, ends: Ints) -> Floats:
         fresh = before[places] < starts[these][owners]
         found[these] = np.bincount(owners[fresh], minlength=until.size)
     return found
+
+
+def numbers_of_texts(texts: Iterable[str | None]) -> Floats:
+    """Return a whole number below 2^53 for each text, the same one for the same text: 53 bits of its BLAKE2b. NaN for a missing one."""
+    return np.array([np.nan if text is None else float(_hash(text)) for text in texts], dtype=np.float64)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 11
