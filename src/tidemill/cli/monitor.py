@@ -12,7 +12,7 @@ from tidemill.monitor.alerts import AlertState
 
 @click.group()
 def monitor() -> None:
-    """Monitors: what endpoints are held against, window by window."""
+    """Monitors: what endpoints and feature views are held against, window by window."""
 
 
 @monitor.command("list")
@@ -21,8 +21,8 @@ def monitor() -> None:
 def list_(home: Path | None, project: str | None, as_json: bool) -> None:
     """List monitors with when they look next."""
     found = monitors.list_monitors(opened(home, project))
-    columns = ("monitor", "endpoint", "every", "detector", "seen until", "looks next", "by")
-    rows = [(m.name, m.spec.endpoint, m.spec.every, m.spec.detector, m.seen_until, m.next_due, m.actor) for m in found]
+    columns = ("monitor", "of", "every", "detector", "seen until", "looks next", "by")
+    rows = [(m.name, m.spec.subject, m.spec.every, m.spec.detector, m.seen_until, m.next_due, m.actor) for m in found]
     emit(found, as_json=as_json, text=lambda: table(columns, rows))
 
 
@@ -60,8 +60,8 @@ def list_alerts(
 ) -> None:  # fmt: skip
     """List alerts, newest first."""
     found = alerts.list_alerts(opened(home, project), state=state, endpoint=endpoint, limit=limit)
-    columns = ("alert", "state", "severity", "endpoint", "aspect", "opened", "resolved", "what")
-    rows = [(a.id, a.state, a.severity, a.endpoint, a.aspect, a.opened_at, a.resolved_at, a.what) for a in found]
+    columns = ("alert", "state", "severity", "of", "aspect", "opened", "resolved", "what")
+    rows = [(a.id, a.state, a.severity, a.view or a.endpoint, a.aspect, a.opened_at, a.resolved_at, a.what) for a in found]
     emit(found, as_json=as_json, text=lambda: table(columns, rows))
 
 
@@ -73,4 +73,4 @@ def list_alerts(
 def resolve(alert_id: str, reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
     """Close an ALERT by hand; the next window that still moves opens a new one."""
     closed = alerts.resolve_alert(opened(home, project), alert_id, reason=reason)
-    emit(closed, as_json=as_json, text=lambda: f"alert {closed.id} of {closed.endpoint} ({closed.aspect}) is resolved")
+    emit(closed, as_json=as_json, text=lambda: f"alert {closed.id} of {closed.view or closed.endpoint} ({closed.aspect}) is resolved")

@@ -45,9 +45,17 @@ class Alerts:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    def list(self, *, state: str | None = None, monitor: str | None = None, endpoint: str | None = None, limit: int = 100) -> Docs:
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        monitor: str | None = None,
+        endpoint: str | None = None,
+        view: str | None = None,
+        limit: int = 100,
+    ) -> Docs:
         """Return alerts, newest first; state: open or resolved."""
-        return self._caller.get("/alerts", state=state, monitor=monitor, endpoint=endpoint, limit=limit)
+        return self._caller.get("/alerts", state=state, monitor=monitor, endpoint=endpoint, view=view, limit=limit)
 
     def get(self, alert: str) -> Doc:
         """Return one alert with what it found. Raises NotFound."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def values_of(column: "ArrowColumn", name: str, view: FeatureView) -> Floats:
-    """Return a column of a view's source as doubles: numbers as they are, text that is only counted as a number for each. Raises Invalid."""
+    """Return a column of a view's source as doubles: numbers as they are, text that is only counted by a number each. Raises Invalid."""
     if not (is_text(column.type) and view.counts_only(name)):
         return numbers_of(column, name)
     encoded = texts_of(column)

@@ -37,17 +37,19 @@ ALERTS = Table(
     Column("last_seen_at", Moment, nullable=False),
     Column("resolved_at", Moment),
     Column("silenced_until", Moment),
+    Column("view", Text, nullable=False, server_default=""),
     Index("ix_alerts_state", "project", "state", "opened_at"),
     Index("ix_alerts_monitor", "project", "monitor", "aspect", "state"),
 )
 
 
 class Alert(Value, frozen=True, kw_only=True):
-    """An incident: what moved in one aspect of an endpoint, from when to when. windows: how many saw it."""
+    """An incident: what moved in one aspect of an endpoint or of a feature view, from when to when. windows: how many saw it."""
 
     id: str
     monitor: str
     endpoint: str
+    view: str = ""
     aspect: Aspect
     severity: Verdict
     state: AlertState
@@ -67,6 +69,7 @@ class AlertOpened(EventBody, frozen=True, kw_only=True, tag="alert.opened"):
     alert: str
     monitor: str
     endpoint: str
+    view: str = ""
     aspect: Aspect
     severity: Verdict
     what: str
@@ -78,6 +81,7 @@ class AlertResolved(EventBody, frozen=True, kw_only=True, tag="alert.resolved"):
     alert: str
     monitor: str
     endpoint: str
+    view: str = ""
     aspect: Aspect
 
 
@@ -124,9 +128,9 @@ def decide_alerts(report: WindowReport, spec: MonitorSpec, known: Sequence[Alert
             until = max((alert.silenced_until for alert in known if alert.aspect == aspect and alert.silenced_until), default=None)
             silent = until is not None and until > now
             fresh = Alert(
-                id=new_id(), monitor=spec.name, endpoint=spec.endpoint, aspect=aspect, severity=SEVERITY[aspect], state="open",
-                what=report.what(aspect), findings=moved, windows=1, quiet_windows=0, opened_at=now, last_seen_at=now, resolved_at=None,
-                silenced_until=until if silent else None,
+                id=new_id(), monitor=spec.name, endpoint=spec.endpoint, view=spec.view, aspect=aspect, severity=SEVERITY[aspect],
+                state="open", what=report.what(aspect), findings=moved, windows=1, quiet_windows=0, opened_at=now, last_seen_at=now,
+                resolved_at=None, silenced_until=until if silent else None,
             )  # fmt: skip
             changes.append(AlertChange(act="open", alert=fresh, silent=silent))
         elif moved and there is not None:
@@ -156,6 +160,7 @@ def write_changes(tx: Connection, ws: Workspace, changes: Sequence[AlertChange],
                 alert=alert.id,
                 monitor=alert.monitor,
                 endpoint=alert.endpoint,
+                view=alert.view,
                 aspect=alert.aspect,
                 severity=alert.severity,
                 what=alert.what,
@@ -166,12 +171,13 @@ def write_changes(tx: Connection, ws: Workspace, changes: Sequence[AlertChange],
 
 
 def list_alerts(
-    ws: Workspace, *, state: AlertState | None = None, monitor: str | None = None, endpoint: str | None = None, limit: int = 100
-) -> list[Alert]:
+    ws: Workspace, *, state: AlertState | None = None, monitor: str | None = None, endpoint: str | None = None, view: str | None = None,
+    limit: int = 100,
+) -> list[Alert]:  # fmt: skip
     """Return alerts, newest first."""
     ws.require("monitor.read")
     query = select(ALERTS).where(ALERTS.c.project == ws.project)
-    for column, wanted in ((ALERTS.c.state, state), (ALERTS.c.monitor, monitor), (ALERTS.c.endpoint, endpoint)):
+    for column, wanted in ((ALERTS.c.state, state), (ALERTS.c.monitor, monitor), (ALERTS.c.endpoint, endpoint), (ALERTS.c.view, view)):
         if wanted is not None:
             query = query.where(column == wanted)
     with ws.catalog.reading() as tx:
@@ -232,7 +238,7 @@ def _fetch_open(tx: Connection, project: str, alert: str) -> Alert:
 
 
 def _resolved(alert: Alert) -> AlertResolved:
-    return AlertResolved(alert=alert.id, monitor=alert.monitor, endpoint=alert.endpoint, aspect=alert.aspect)
+    return AlertResolved(alert=alert.id, monitor=alert.monitor, endpoint=alert.endpoint, view=alert.view, aspect=alert.aspect)
 
 
 def _alert(row: Any) -> Alert:

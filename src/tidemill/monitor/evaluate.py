@@ -172,6 +172,7 @@ def evaluate_window(reference: Reference, current: Sample, spec: MonitorSpec, wi
     report = WindowReport(
         monitor=spec.name,
         endpoint=spec.endpoint,
+        view=spec.view,
         window=window,
         reference=reference.name,
         rows=current.rows,
@@ -182,6 +183,8 @@ def evaluate_window(reference: Reference, current: Sample, spec: MonitorSpec, wi
     if current.rows < spec.rows_min:
         return replace(report, note=f"{current.rows} rows are too few to judge; {spec.rows_min} are needed")
     findings = _data(reference, current, spec) + _prediction(reference, current, spec)
+    if spec.view:
+        return replace(report, findings=tuple(findings))
     note, unkept = "", _unkept(reference, current)
     labelled = current.taken(_judgeable(current))
     if _tells(labelled, spec):

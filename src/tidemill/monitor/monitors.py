@@ -50,17 +50,25 @@ class TableReference(Value, frozen=True, kw_only=True, tag="table", tag_field="k
 
 
 class WindowReference(Value, frozen=True, kw_only=True, tag="window", tag_field="kind"):
-    """A past window of the same endpoint's journal."""
+    """A past window of the same endpoint's journal, or of the same view's events."""
 
     window: Window
 
 
-ReferenceSource = ModelReference | TableReference | WindowReference
+class TrailingReference(Value, frozen=True, kw_only=True, tag="trailing", tag_field="kind"):
+    """The windows just before the one that is looked at, so many of them."""
+
+    windows: Annotated[int, Meta(ge=1, le=1000)] = 4
+
+
+ReferenceSource = ModelReference | TableReference | WindowReference | TrailingReference
 
 
 class MonitorSpec(Value, frozen=True, kw_only=True):
-    """What a monitor does.
+    """What a monitor does: it watches what an endpoint answered, or a feature view.
 
+    reference: that of the model for an endpoint, the four windows before for a view, unless told. stale_after: how old the newest event
+    of a view may be at a window's end, and how far back it may have been materialised; twice `every` unless told.
     every: length of a window; windows follow one another from `start` (the monitor's making unless told). wait: how long after its
     end a window is looked at, so that labels may come. columns: the features to watch, all of the reference unless told.
     A feature has moved when its effect is greater than the detector's notable one (effect_min over that), greater than in every
@@ -70,8 +78,10 @@ class MonitorSpec(Value, frozen=True, kw_only=True):
     """
 
     name: str
-    endpoint: str
-    reference: ReferenceSource = ModelReference()
+    endpoint: str = ""
+    view: str = ""
+    reference: ReferenceSource | None = None
+    stale_after: timedelta | None = None
     every: timedelta = timedelta(days=7)
     start: datetime | None = None
     wait: timedelta = timedelta(0)
@@ -90,10 +100,33 @@ class MonitorSpec(Value, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_name(self.name, "monitor")
+        if bool(self.endpoint) == bool(self.view):
+            raise Invalid(f"monitor {self.name!r} watches endpoint {self.endpoint!r} and view {self.view!r}; expected one of the two")
+        if self.stale_after is not None and (not self.view or self.stale_after <= timedelta(0)):
+            raise Invalid(
+                f"monitor {self.name!r} has stale_after {self.stale_after}; expected longer than zero, and only for a feature view"
+            )
+        if self.view and isinstance(self.reference, ModelReference):
+            raise Invalid(f"monitor {self.name!r} holds a feature view against a model; expected the trailing windows, a window or a table")
         if self.every <= timedelta(0) or self.wait < timedelta(0):
             raise Invalid(f"monitor {self.name!r} looks every {self.every} after waiting {self.wait}; expected a window longer than zero")
         if self.detector not in DETECTORS:
             load_detector(self.detector)  # raises, naming the nearest
+
+    @property
+    def subject(self) -> str:
+        """What is watched, as events and lineage name it."""
+        return f"view:{self.view}" if self.view else f"endpoint:{self.endpoint}"
+
+    @property
+    def against(self) -> ReferenceSource:
+        """The reference, also where none was told."""
+        return self.reference or (TrailingReference() if self.view else ModelReference())
+
+    @property
+    def stale(self) -> timedelta:
+        """From what age on a view is stale."""
+        return self.stale_after or 2 * self.every
 
 
 class Variation(Value, frozen=True, kw_only=True):

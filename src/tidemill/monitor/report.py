@@ -7,10 +7,10 @@ from tidemill.checks.check import CheckResult, Evidence, EvidenceTable, Verdict
 from tidemill.core.values import Value
 from tidemill.core.window import Window
 
-Aspect = Literal["data", "prediction", "performance", "calibration"]
-ASPECTS: tuple[Aspect, ...] = ("data", "prediction", "performance", "calibration")
+Aspect = Literal["freshness", "data", "prediction", "performance", "calibration"]
+ASPECTS: tuple[Aspect, ...] = ("freshness", "data", "prediction", "performance", "calibration")
 # What a window that moved means for the model: inputs may move and the model still be right, answers that are wrong are wrong.
-SEVERITY: dict[Aspect, Verdict] = {"data": "warn", "prediction": "warn", "performance": "fail", "calibration": "fail"}
+SEVERITY: dict[Aspect, Verdict] = {"freshness": "warn", "data": "warn", "prediction": "warn", "performance": "fail", "calibration": "fail"}
 
 
 class Finding(Value, frozen=True, kw_only=True):
@@ -33,10 +33,16 @@ class Finding(Value, frozen=True, kw_only=True):
 
 
 class WindowReport(Value, frozen=True, kw_only=True):
-    """A window held against a reference. note says why something was not judged, fault why nothing could be."""
+    """A window of an endpoint's answers, or of a view's events, held against a reference.
+
+    readers: the model versions that read the view, with their endpoints. note says why something was not judged, fault why nothing
+    could be.
+    """
 
     monitor: str
     endpoint: str
+    view: str = ""
+    readers: tuple[str, ...] = ()
     window: Window
     reference: str
     rows: int
@@ -64,7 +70,10 @@ class WindowReport(Value, frozen=True, kw_only=True):
         """Return what moved in one aspect, as a sentence; empty when nothing did."""
         moved = [finding.text for finding in self.moved if finding.aspect == aspect]
         more = f"; and {len(moved) - 3} more" if len(moved) > 3 else ""
-        return "; ".join(moved[:3]) + more
+        said = "; ".join(moved[:3]) + more
+        if not (said and self.view):
+            return said
+        return f"feature view {self.view}: {said}; read by {', '.join(self.readers) or 'no model that is served'}"
 
 
 def to_checks(report: WindowReport) -> list[CheckResult]:
@@ -81,7 +90,9 @@ def _check(report: WindowReport, aspect: Aspect) -> CheckResult:
     evidence = Evidence(
         values={f"{each.subject} {each.measure}": each.value for each in findings},
         thresholds={f"{each.subject} {each.measure}": each.threshold for each in findings},
-        tables=(EvidenceTable(title=f"{aspect} of {report.endpoint} against {report.reference}", columns=columns, rows=rows),),
+        tables=(
+            EvidenceTable(title=f"{aspect} of {report.view or report.endpoint} against {report.reference}", columns=columns, rows=rows),
+        ),
         sources=(report.reference,),
     )
     return CheckResult(name=f"{report.monitor}: {aspect}", verdict=verdict, summary=what or _quiet(aspect, findings), evidence=evidence)

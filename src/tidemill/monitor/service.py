@@ -16,6 +16,7 @@ from tidemill.checks.check import CheckRecord, Verdict, write_checks
 from tidemill.core.codec import canonical
 from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.ids import Digest, new_id
+from tidemill.core.values import replace
 from tidemill.core.window import Window
 from tidemill.datasets.versions import open_table
 from tidemill.govern.workspace import Workspace
@@ -27,6 +28,7 @@ from tidemill.monitor.monitors import (
     Monitor,
     MonitorSpec,
     TableReference,
+    TrailingReference,
     WindowReference,
     WindowSeen,
     fetch_monitors,
@@ -37,6 +39,7 @@ from tidemill.monitor.monitors import (
     write_window,
 )
 from tidemill.monitor.report import WindowReport, to_checks
+from tidemill.monitor.views import WatchedView
 from tidemill.registry.versions import fetch_key
 from tidemill.serving.config import endpoint_key, load
 from tidemill.serving.history import inputs, read_labels, read_predictions
@@ -50,6 +53,7 @@ class WindowJudged(EventBody, frozen=True, kw_only=True, tag="monitor.window"):
 
     monitor: str
     endpoint: str
+    view: str = ""
     window: Window
     verdict: Verdict
     rows: int
@@ -77,8 +81,8 @@ def run_due(ws: Workspace, *, until: datetime) -> list[WindowReport]:
             reports.append(_judge(ws, monitor, monitor.next_window))
         except (Invalid, NotFound) as error:
             report = WindowReport(
-                monitor=monitor.name, endpoint=monitor.spec.endpoint, window=monitor.next_window, reference="none", rows=0,
-                reference_rows=0, labels=0, findings=(), fault=str(error),
+                monitor=monitor.name, endpoint=monitor.spec.endpoint, view=monitor.spec.view, window=monitor.next_window,
+                reference="none", rows=0, reference_rows=0, labels=0, findings=(), fault=str(error),
             )  # fmt: skip
             _keep(ws, monitor.spec, report)
             reports.append(report)
@@ -93,24 +97,50 @@ def next_window_end(ws: Workspace) -> datetime | None:
 
 def _judge(ws: Workspace, monitor: Monitor, window: Window) -> WindowReport:
     spec = monitor.spec
+    if spec.view:
+        return _judge_view(ws, spec, window)
     predictions = _answers(ws, spec, window)
     if predictions.num_rows < spec.rows_min:
         empty = Sample(pa.table({}), np.full(predictions.num_rows, np.nan), np.full(predictions.num_rows, np.nan))
         report = evaluate_window(Reference("none", _nothing(), spec), empty, spec, window)
     else:
-        reference = _reference(ws, spec, predictions)
+        reference = _reference(ws, spec, predictions, window)
         current = _sample(ws, spec, predictions, list(reference.columns), _known_by(window, spec))
         report = evaluate_window(reference, current, spec, window)
     _keep(ws, spec, report)
     return report
 
 
+def _judge_view(ws: Workspace, spec: MonitorSpec, window: Window) -> WindowReport:
+    watched = WatchedView(ws, spec)
+    source, current = spec.against, watched.sample(window)
+    if isinstance(source, TableReference):
+        name, sample = source.table, _table_sample(ws, source.table, source)
+    elif isinstance(source, WindowReference):
+        name, sample = _named(watched.reference, source.window), watched.sample(source.window)
+    else:
+        assert isinstance(source, TrailingReference), "a spec of a view has no other"
+        before = Window(start=window.start - source.windows * window.length, end=window.start)
+        name, sample = _named(watched.reference, before), watched.sample(before)
+    enough = min(current.rows, sample.rows) >= spec.rows_min
+    report = evaluate_window(Reference(name, sample if enough else _nothing(), spec), current if enough else _nothing(), spec, window)
+    if not enough:
+        note = f"{current.rows} events, and {sample.rows} to hold them against, are too few to judge; {spec.rows_min} are needed"
+        report = replace(report, rows=current.rows, reference_rows=sample.rows, note=note)
+    report = replace(report, findings=(*watched.freshness(window.end), *report.findings), readers=tuple(watched.readers()))
+    _keep(ws, spec, report)
+    return report
+
+
+def _named(what: str, window: Window) -> str:
+    return f"{what} {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}"
+
+
 def _keep(ws: Workspace, spec: MonitorSpec, report: WindowReport) -> None:
     now = ws.clock.now()
     digest = ws.objects.put(canonical(report))
-    subject = f"endpoint:{spec.endpoint}"
     checks = [
-        CheckRecord(id=new_id(), subject=subject, result=result, artifact=ws.objects.put(canonical(result)), at=now)
+        CheckRecord(id=new_id(), subject=spec.subject, result=result, artifact=ws.objects.put(canonical(result)), at=now)
         for result in to_checks(report)
     ]
     seen = WindowSeen(
@@ -120,10 +150,10 @@ def _keep(ws: Workspace, spec: MonitorSpec, report: WindowReport) -> None:
     with ws.catalog.transaction() as tx:
         write_window(tx, ws.project, seen)
         write_checks(tx, ws.project, checks)
-        link(tx, ws.project, source=subject, target=f"artifact:{digest}", relation="watched", at=now)
+        link(tx, ws.project, source=spec.subject, target=f"artifact:{digest}", relation="watched", at=now)
         body = WindowJudged(
-            monitor=spec.name, endpoint=spec.endpoint, window=report.window, verdict=report.verdict, rows=report.rows, labels=report.labels,
-            report=digest,
+            monitor=spec.name, endpoint=spec.endpoint, view=spec.view, window=report.window, verdict=report.verdict, rows=report.rows,
+            labels=report.labels, report=digest,
         )  # fmt: skip
         event = ws.record(tx, body, subject=f"monitor:{spec.name}", reason=report.fault or report.note)
         changes = decide_alerts(report, spec, fetch_known(tx, ws.project, spec.name, now=now), now=now)
@@ -159,14 +189,16 @@ def _hidden(ws: Workspace, spec: MonitorSpec) -> frozenset[str]:
     return frozenset(name for each in options for name in (*each.journal_drop, *each.journal_hash))
 
 
-def _reference(ws: Workspace, spec: MonitorSpec, predictions: pa.Table) -> Reference:
-    source = spec.reference
+def _reference(ws: Workspace, spec: MonitorSpec, predictions: pa.Table, window: Window) -> Reference:
+    source = spec.against
+    if isinstance(source, TrailingReference):
+        source = WindowReference(window=Window(start=window.start - source.windows * window.length, end=window.start))
     if isinstance(source, WindowReference):
         rows = _answers(ws, spec, source.window)
         rows = rows.filter(rows.column("inputs_kept"))
         watched = spec.columns or inputs(rows).column_names
         known = Window(start=source.window.start, end=_FAR)
-        name = f"journal {source.window.start:%Y-%m-%d} to {source.window.end:%Y-%m-%d}"
+        name = _named("journal", source.window)
         return Reference(name, _sample(ws, spec, rows, watched, known), spec)
     name = _brought_along(ws, predictions) if isinstance(source, ModelReference) else source.table
     with ws.catalog.reading() as tx:

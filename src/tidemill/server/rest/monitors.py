@@ -65,10 +65,16 @@ def list_windows(ws: Workspace, name: str, *, limit: Limit = 100) -> list[Window
 
 
 def list_alerts(
-    ws: Workspace, *, state: AlertState | None = None, monitor: str | None = None, endpoint: str | None = None, limit: Limit = 100
+    ws: Workspace,
+    *,
+    state: AlertState | None = None,
+    monitor: str | None = None,
+    endpoint: str | None = None,
+    view: str | None = None,
+    limit: Limit = 100,
 ) -> list[Alert]:
     """List alerts, newest first."""
-    return alerts.list_alerts(ws, state=state, monitor=monitor, endpoint=endpoint, limit=limit)
+    return alerts.list_alerts(ws, state=state, monitor=monitor, endpoint=endpoint, view=view, limit=limit)
 
 
 def get_alert(ws: Workspace, alert: str) -> Alert:
