@@ -204,7 +204,7 @@ def test_a_second_one_on_the_same_home_is_refused(up: Up) -> None:
 def test_it_ends_cleanly_when_it_is_told_to_and_leaves_no_process(tmp_path: Path) -> None:
     up = Up(workspace(tmp_path / "home"), "--serve-workers", "2")
     try:
-        assert set(up.workers) == {0, 1}
+        assert wait_until(lambda: set(up.workers) == {0, 1}, timeout_s=20), up.logs()  # it is ready when one of them is
         family = up.family()
         assert predict(up)[0] == 200
         up.process.send_signal(signal.SIGTERM)
