@@ -247,8 +247,14 @@ class Caller:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
 
     def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        self.send(method, path, body, headers)
+        return self.receive()
+
+    def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> None:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         self._connection.request(method, path, data, headers or {})
+
+    def receive(self) -> Answer:
         answer = self._connection.getresponse()
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
 

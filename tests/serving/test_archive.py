@@ -65,8 +65,8 @@ def read(state: Path, objects: LocalStore | None = None, window: Window | None =
 
 
 def test_the_files_of_a_closed_day_become_one(tmp_path: Path, objects: LocalStore) -> None:
-    for worker in "abc":
-        write(tmp_path, 1, 2, 30, worker=worker)
+    for number, worker in enumerate("abc"):  # at different minutes: of one moment, any order is right
+        write(tmp_path, *(hour + number / 60 for hour in (1, 2, 30)), worker=worker)
     before = read(tmp_path)
     assert compact(tmp_path, "delay", closed_before=DAY + timedelta(days=1)).merged == 3
     assert [len([f for f in compacted(predictions_folder(tmp_path, "delay")) if f.day == day]) for day in (DAY, DAY + timedelta(1))] == [

@@ -21,11 +21,12 @@ def another(caller: Caller) -> Caller:
 
 
 class Asked:
-    """A request under way in a thread."""
+    """A request that was sent, and whose answer a thread waits for."""
 
     def __init__(self, caller: Caller, path: str, body: Any) -> None:
         self._caller, self.answers = another(caller), []
-        self._thread = threading.Thread(target=lambda: self.answers.append(self._caller.post(path, body)))
+        self._caller.send("POST", path, body)
+        self._thread = threading.Thread(target=lambda: self.answers.append(self._caller.receive()))
         self._thread.start()
 
     def answer(self) -> Answer:
