@@ -60,7 +60,8 @@ def look_up(
     if missing:
         raise Invalid(f"source {view.source!r} of feature view {view.name!r} has no column {', '.join(missing)}")
     timeline = _Windows(view, events, rows) if view.windowed else _Latest(view, events, rows)
-    return timeline.features([feature for feature in view.features if wanted is None or feature.name in wanted])
+    asked = [feature for feature in view.features if wanted is None or feature.name in wanted]
+    return timeline.features(asked) if asked else {}
 
 
 class _Timeline:
