@@ -81,7 +81,7 @@ def test_a_new_type_of_a_key_is_a_new_version(ws: Workspace) -> None:
     apply(ws, [by_gate])
     table = worlds.events_table([])
     add(ws, "flights", table.set_column(1, "gate", table["gate"].cast(pa.string())))
-    assert plan(ws, [by_gate]).changes[0].what == ("types of its keys",)
+    assert plan(ws, [by_gate]).changes[0].what == ("types of its columns",)
 
 
 def test_a_service_may_stand_on_views_that_are_not_applied_again(ws: Workspace) -> None:

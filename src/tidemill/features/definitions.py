@@ -13,8 +13,9 @@ from tidemill.core.codec import plain
 from tidemill.core.digest import digest_value
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import Digest
-from tidemill.core.values import Value
+from tidemill.core.values import Value, field
 from tidemill.datasets.versions import read_version
+from tidemill.features.computed import computed_types, input_types
 from tidemill.features.online import KeyKind, ReadPlan, ViewPlan
 from tidemill.features.views import FeatureService, FeatureView, check_source, expand
 from tidemill.govern.workspace import Workspace
@@ -24,10 +25,14 @@ Action = Literal["create", "change", "keep"]
 
 
 class KeyKinds(Value, frozen=True, kw_only=True):
-    """The types of a view's join keys and event key, as its source had them when the view was applied."""
+    """The types of a view's join keys and event key, as its source had them when the view was applied.
+
+    columns: the SQL types of what its computed columns read.
+    """
 
     entity: tuple[KeyKind, ...]
     event_key: KeyKind | None = None
+    columns: dict[str, str] = field(default_factory=dict)
 
 
 FEATURE_VIEWS = Table(
@@ -265,6 +270,7 @@ def view_plan(project: str, view: ViewVersion, *, wanted: Sequence[str] | None =
         namespace=namespace,
         key_kinds=view.keys.entity,
         event_key_kind=view.keys.event_key,
+        types=view.keys.columns,
         wanted=tuple(wanted) if wanted is not None else tuple(feature.name for feature in view.definition.features),
     )
 
@@ -285,10 +291,11 @@ def _check(ws: Workspace, views: Sequence[FeatureView]) -> dict[str, _Source]:
     for view in views:
         source = read_version(ws, view.source)
         columns = source.columns
-        check_source(view, columns)
+        types = input_types(view.computed, columns)
+        check_source(view, {**columns, **computed_types(view.computed, types)})
         kinds = tuple(_kind(columns[name]) for name in view.entity)
         event_key = _kind(columns[view.event_key]) if view.event_key is not None else None
-        found[view.name] = _Source(node=source.node, keys=KeyKinds(entity=kinds, event_key=event_key))
+        found[view.name] = _Source(node=source.node, keys=KeyKinds(entity=kinds, event_key=event_key, columns=types))
     return found
 
 
@@ -310,7 +317,7 @@ def _decide(
             changes.append(DefinitionChange(kind="view", name=view.name, action="keep", version=old.version))
             continue
         versions[view.name] = old.version + 1 if old is not None else 1
-        what = _fields_that_differ(old.definition, view) or ("types of its keys",) if old is not None else ()
+        what = _fields_that_differ(old.definition, view) or ("types of its columns",) if old is not None else ()
         changes.append(
             DefinitionChange(kind="view", name=view.name, action="change" if old else "create", version=versions[view.name], what=what)
         )
@@ -332,18 +339,21 @@ def _decide(
 
 
 def _fields_that_differ(old: FeatureView | FeatureService, new: FeatureView | FeatureService) -> tuple[str, ...]:
-    """Name the fields that differ; among features name the features."""
+    """Name the fields that differ; among features and computed columns name those."""
     before, after = plain(old), plain(new)
     what = []
-    for field in before:
-        if before[field] == after[field]:
+    for name in before:
+        if before[name] == after[name]:
             continue
-        if field == "features" and isinstance(old, FeatureView) and isinstance(new, FeatureView):
+        if name == "features" and isinstance(old, FeatureView) and isinstance(new, FeatureView):
             mine, theirs = ({feature.name: feature for feature in each.features} for each in (old, new))
             names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
             what.append(f"features: {', '.join(names)}" if names else "features: their order")
+        elif isinstance(before[name], dict):
+            differ = [key for key in {**before[name], **after[name]} if before[name].get(key) != after[name].get(key)]
+            what.append(f"{name}: {', '.join(differ)}")
         else:
-            what.append(field)
+            what.append(name)
     return tuple(what)
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from tidemill.core.clock import micros, parse_moment
 from tidemill.core.codec import pack, unpack
 from tidemill.core.errors import Corrupt, Invalid
-from tidemill.core.values import Value
+from tidemill.core.values import Value, field
+from tidemill.features.computed import computed_rows
 from tidemill.features.views import FeatureView, aggregation_of
 from tidemill.features.windows import Floats, Ints, canonical_order, numbers_of_texts, summarise
 from tidemill.store.online import KEY_BYTES, OnlineStore
@@ -36,7 +37,7 @@ _MICROSECOND = timedelta(microseconds=1)
 class ViewPlan(Value, frozen=True, kw_only=True):
     """One version of a view as the data plane needs it: the definition, where its values lie, the types of its join keys.
 
-    wanted: the features to read, in order; a push stores what all features need.
+    wanted: the features to read, in order; a push stores what all features need. types: SQL types of what computed columns read.
     """
 
     project: str = "default"
@@ -45,6 +46,7 @@ class ViewPlan(Value, frozen=True, kw_only=True):
     namespace: str
     key_kinds: tuple[KeyKind, ...]
     event_key_kind: KeyKind | None = None
+    types: dict[str, str] = field(default_factory=dict)
     wanted: tuple[str, ...]
 
     @property
@@ -138,12 +140,14 @@ def prepare(plan: ViewPlan, rows: Columns, *, now: datetime) -> Push:
     see is let go. With an event key, the last row pushed for it and its entity counts. Raises Invalid for a missing or ill-typed column.
     """
     view = plan.view
-    needed = [*view.entity, view.event_timestamp, *view.columns, *([view.event_key] if view.event_key else [])]
+    needed = [*view.entity, view.event_timestamp, *view.inputs, *([view.event_key] if view.event_key else [])]
     missing = [name for name in needed if name not in rows]
     if missing:
         raise Invalid(f"rows pushed to feature view {view.name!r} have no column {', '.join(missing)} (they have: {', '.join(rows)})")
     if len({len(rows[name]) for name in needed}) > 1:
         raise Invalid(f"columns pushed to feature view {view.name!r} differ in length; expected one value a row in each")
+    if view.computed:
+        rows = {**rows, **computed_rows({name: _plain(rows[name]) for name in needed}, view.computed, plan.types)}
     times = [_moment(view, value) for value in _plain(rows[view.event_timestamp])]
     entities = [_entity_key(plan, parts) for parts in zip(*(_plain(rows[name]) for name in view.entity), strict=True)]
     groups: dict[bytes, list[int]] = {}

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tidemill.core.errors import Invalid
+from tidemill.features.computed import with_computed
 from tidemill.features.keys import NEVER, NOBODY, AskingRows, Line, moments_of, texts_of
 from tidemill.features.values import numbers_of, values_of
 from tidemill.features.views import Aggregation, Feature, FeatureView, aggregation_of
@@ -59,6 +60,8 @@ def look_up(
     missing = [name for name in view.needs if name not in events.column_names]
     if missing:
         raise Invalid(f"source {view.source!r} of feature view {view.name!r} has no column {', '.join(missing)}")
+    if view.computed:
+        events = with_computed(events.select(view.needs), view.computed)
     timeline = _Windows(view, events, rows) if view.windowed else _Latest(view, events, rows)
     asked = [feature for feature in view.features if wanted is None or feature.name in wanted]
     return timeline.features(asked) if asked else {}

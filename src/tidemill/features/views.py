@@ -14,7 +14,8 @@ from typing import Literal
 
 from tidemill.core.errors import Invalid
 from tidemill.core.ids import check_name
-from tidemill.core.values import Value
+from tidemill.core.values import Value, field
+from tidemill.features.computed import columns_read
 
 AggregateFunction = Literal["count", "sum", "mean", "share", "min", "max", "quantile", "last", "distinct", "time_since"]
 FeatureKind = Literal["double", "string"]
@@ -72,13 +73,17 @@ class Feature(Value, frozen=True, kw_only=True):
 
 
 class FeatureView(Value, frozen=True, kw_only=True):
-    """Features of one entity from one source of events. Either all are latest values or all are aggregations."""
+    """Features of one entity from one source of events. Either all are latest values or all are aggregations.
+
+    computed: columns that features may name beside the source's own, each an SQL expression over a row (`distance / nullif(minutes, 0)`).
+    """
 
     name: str
     entity: tuple[str, ...]
     source: str
     event_timestamp: str
     features: tuple[Feature, ...]
+    computed: dict[str, str] = field(default_factory=dict)
     event_key: str | None = None
     created_timestamp: str | None = None
     ttl: timedelta | None = None
@@ -96,6 +101,10 @@ class FeatureView(Value, frozen=True, kw_only=True):
         _once([feature.name for feature in self.features], f"feature view {self.name!r} has feature")
         if len({feature.aggregation is None for feature in self.features}) > 1:
             raise Invalid(f"feature view {self.name!r} mixes latest values and aggregations; put them in two views of the same source")
+        for name in self.computed:
+            check_name(name, "computed column")
+            if name in (*self.entity, self.event_timestamp, self.event_key, self.created_timestamp):
+                raise Invalid(f"feature view {self.name!r} computes {name!r}; join keys, event key and times are columns of the source")
         if self.ttl is not None and self.ttl <= timedelta(0):
             raise Invalid(f"feature view {self.name!r} has a TTL of {self.ttl}; expected longer than zero, or none")
         if self.ttl is not None and self.windowed:
@@ -112,10 +121,15 @@ class FeatureView(Value, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(feature.reads for feature in self.features if feature.reads is not None))
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns of the source that values are made of, each once. Raises ExpressionRefused."""
+        return tuple(dict.fromkeys([*(name for name in self.columns if name not in self.computed), *columns_read(self.computed)]))
+
+    @property
     def needs(self) -> tuple[str, ...]:
-        """All columns of the source that the view is made of, each once."""
+        """All columns of the source that the view is made of, each once. Raises ExpressionRefused."""
         others = (self.event_timestamp, self.created_timestamp, self.event_key)
-        return tuple(dict.fromkeys([*self.entity, *(name for name in others if name is not None), *self.columns]))
+        return tuple(dict.fromkeys([*self.entity, *(name for name in others if name is not None), *self.inputs]))
 
     def counts_only(self, column: str) -> bool:
         """Return whether all that is wanted of a column is how many different values it has."""
