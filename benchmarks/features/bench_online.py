@@ -24,9 +24,9 @@ class Asked:
     def __init__(self, online: object) -> None:
         self.online, self.keys = online, []
 
-    def get_many(self, namespace: str, keys: list[bytes]) -> list[bytes | None]:
-        self.keys += [namespace.encode() + b"\0" + key for key in keys]
-        return self.online.get_many(namespace, keys)
+    def get_all(self, asked: list[tuple[str, list[bytes]]]) -> list[list[bytes | None]]:
+        self.keys += [namespace.encode() + b"\0" + key for namespace, keys in asked for key in keys]
+        return self.online.get_all(asked)
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from tidemill.core.ids import Digest
 from tidemill.core.values import Value, field
 from tidemill.datasets.versions import read_version
 from tidemill.features.computed import computed_types, input_types
-from tidemill.features.online import KeyKind, ReadPlan, ViewPlan
+from tidemill.features.incoming import KeyKind
+from tidemill.features.online import ReadPlan, ViewPlan
 from tidemill.features.views import FeatureService, FeatureView, check_source, expand
 from tidemill.govern.workspace import Workspace
 from tidemill.store.online import NAMESPACE_BYTES

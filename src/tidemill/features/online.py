@@ -2,36 +2,30 @@
 
 For aggregations the store keeps, per entity, the raw events of the longest window, not running totals: so a read is exact at
 its moment, a late or repeated event does no harm, and the arithmetic is the one of `history`, bit for bit. For latest values it
-keeps the events that may still be the latest one. Reads are exact at every moment from the `now` of the last push on; one case
-excepted: when the latest event of an entity is corrected to another time, its forerunner is gone until a newer event comes.
+keeps the events that may still be the latest one. Where a view names a created timestamp, it keeps when each event was written, too.
+Reads are exact at every moment from the `now` of the last push on; two cases excepted: when the latest event of an entity is corrected
+to another time, its forerunner is gone until a newer event comes; and when a version of an event that lies ahead of when it was written
+comes after a newer one that has long left all windows, it counts.
 """
 
-import hashlib
-import math
-import struct
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tidemill.core.clock import micros, parse_moment
-from tidemill.core.codec import pack, unpack
-from tidemill.core.errors import Corrupt, Invalid
+from tidemill.core.clock import micros
+from tidemill.core.errors import Invalid
 from tidemill.core.values import Value, field
-from tidemill.features.computed import computed_rows
-from tidemill.features.views import FeatureView, aggregation_of
-from tidemill.features.windows import Floats, Ints, canonical_order, numbers_of_texts, summarise
-from tidemill.store.online import KEY_BYTES, OnlineStore
+from tidemill.features.incoming import Columns, Incoming, KeyKind, entity_key, from_columns, plain
+from tidemill.features.stored import MICROSECOND, Form, longest
+from tidemill.features.views import AggregateFunction, FeatureView, aggregation_of
+from tidemill.features.windows import Floats, Ints, summarise
+from tidemill.store.online import OnlineStore
 
-KeyKind = Literal["string", "long"]
-Column = Sequence[Any] | NDArray[Any]
-Columns = Mapping[str, Column]
-
-_HEADER = struct.Struct("<BBHI")  # form, 1 when events carry key hashes, number of columns, number of events
-_FORM = 1
-_MICROSECOND = timedelta(microseconds=1)
+Found = dict[str, NDArray[Any]]
 
 
 class ViewPlan(Value, frozen=True, kw_only=True):
@@ -71,7 +65,7 @@ class ReadPlan(Value, frozen=True, kw_only=True):
         """All join keys that a row must bring, each once."""
         return tuple(dict.fromkeys(name for plan in self.views for name in plan.view.entity))
 
-    def read(self, online: OnlineStore, keys: Columns, at: datetime) -> dict[str, NDArray[Any]]:
+    def read(self, online: OnlineStore, keys: Columns, at: datetime) -> Found:
         """Return the features of rows as of a moment. To read again and again make one `FeatureReader`."""
         return FeatureReader(self, online).read(keys, at)
 
@@ -89,42 +83,45 @@ class FeatureReader:
     def __init__(self, plan: ReadPlan, online: OnlineStore) -> None:
         self.plan = plan
         self._online = online
-        self._views: list[_WindowReader | _LatestReader] = [
-            _WindowReader(view) if view.view.windowed else _LatestReader(view) for view in plan.views
-        ]
+        self._entities = list(dict.fromkeys((view.view.entity, view.key_kinds) for view in plan.views))
+        self._views = [(view, self._entities.index((view.view.entity, view.key_kinds))) for view in plan.views]
+        self._latest = [(place, _LatestReader(view)) for place, view in enumerate(plan.views) if not view.view.windowed]
+        windowed = [place for place, view in enumerate(plan.views) if view.view.windowed]
+        self._windowed = windowed, _WindowReader([plan.views[place] for place in windowed])
+        self._firsts = [next(view for view in plan.views if (view.view.entity, view.key_kinds) == each) for each in self._entities]
 
-    def read(self, keys: Columns, at: datetime) -> dict[str, NDArray[Any]]:
+    def read(self, keys: Columns, at: datetime) -> Found:
         """Return each feature as an array of one value a row, in the plan's order.
 
         keys: one column per join key, of equal length; None in it means "nobody". Numbers come as float64 (NaN is missing), text
         as object arrays (None is missing). Raises Invalid for a missing or ill-typed join key.
         """
         moment = micros(at)
-        found: dict[str, NDArray[Any]] = {}
-        entities: dict[tuple[tuple[str, ...], tuple[KeyKind, ...]], tuple[list[bytes], Ints]] = {}
-        for view in self._views:
-            entity = (view.plan.view.entity, view.plan.key_kinds)
-            if entity not in entities:
-                entities[entity] = _distinct_keys(view.plan, keys)
-            distinct, places = entities[entity]
-            blobs = self._online.get_many(view.plan.namespace, distinct) if distinct else []
-            # One more entity at the end, without events, stands for "nobody".
-            for name, values in view.values([*blobs, None], moment).items():
-                found[name] = values[places]
+        entities = [_distinct_keys(view, keys) for view in self._firsts]
+        blobs = self._online.get_all([(view.namespace, entities[which][0]) for view, which in self._views])
+        places = [entities[which][1] for _, which in self._views]
+        found: Found = {}
+        for number, latest in self._latest:
+            found |= latest.values(blobs[number], places[number], moment)
+        windowed, reader = self._windowed
+        if windowed:
+            found |= reader.values([blobs[number] for number in windowed], [places[number] for number in windowed], moment)
         return {name: found[name] for name in self.plan.features}
 
 
 class Push:
     """Events of one view, held against its definition and ready to be stored: so several views take a push together or not at all."""
 
-    def __init__(self, plan: ViewPlan, entities: list[bytes], merge: Callable[[int, bytes | None], bytes | None], outcome: Pushed) -> None:
-        self.plan, self.outcome = plan, outcome
-        self._entities, self._merge = entities, merge
+    def __init__(self, plan: ViewPlan, form: Form, incoming: Incoming, now: int) -> None:
+        self.plan = plan
+        self.outcome = Pushed(stored=incoming.events.owners.size, skipped=incoming.skipped)
+        self._form, self._incoming, self._now = form, incoming, now
 
     def store(self, online: OnlineStore) -> Pushed:
         """Store the events in one atomic batch. Storing them again changes nothing where the view has an event key."""
-        if self._entities:
-            online.update_many(self.plan.namespace, self._entities, lambda blobs: [self._merge(*each) for each in enumerate(blobs)])
+        entities, events, _ = self._incoming
+        if entities:
+            online.update_many(self.plan.namespace, entities, merging(self._form, Incoming(entities, events, 0), now=self._now))
         return self.outcome
 
 
@@ -137,286 +134,221 @@ def prepare(plan: ViewPlan, rows: Columns, *, now: datetime) -> Push:
     """Hold events against a view: columns of equal length by name, as in the view's source; columns that it does not need may be there.
 
     Times are aware datetimes or RFC 3339 text. Rows without a time or a join key are skipped. What no read from `now` on could
-    see is let go. With an event key, the last row pushed for it and its entity counts. Raises Invalid for a missing or ill-typed column.
+    see is let go. With an event key the version written last counts for it and its entity, among those written at once, or where nothing
+    tells when, the last row pushed. Raises Invalid for a missing or ill-typed column.
     """
-    view = plan.view
-    needed = [*view.entity, view.event_timestamp, *view.inputs, *([view.event_key] if view.event_key else [])]
-    missing = [name for name in needed if name not in rows]
-    if missing:
-        raise Invalid(f"rows pushed to feature view {view.name!r} have no column {', '.join(missing)} (they have: {', '.join(rows)})")
-    if len({len(rows[name]) for name in needed}) > 1:
-        raise Invalid(f"columns pushed to feature view {view.name!r} differ in length; expected one value a row in each")
-    if view.computed:
-        rows = {**rows, **computed_rows({name: _plain(rows[name]) for name in needed}, view.computed, plan.types)}
-    times = [_moment(view, value) for value in _plain(rows[view.event_timestamp])]
-    entities = [_entity_key(plan, parts) for parts in zip(*(_plain(rows[name]) for name in view.entity), strict=True)]
-    groups: dict[bytes, list[int]] = {}
-    for row, (entity, time) in enumerate(zip(entities, times, strict=True)):
-        if entity is not None and time is not None:
-            groups.setdefault(entity, []).append(row)
-    stored = sum(map(len, groups.values()))
-    merge = (_window_merge if view.windowed else _latest_merge)(plan, rows, times, micros(now))
-    places = list(groups.values())
-    outcome = Pushed(stored=stored, skipped=len(times) - stored)
-    return Push(plan, list(groups), lambda number, blob: merge(blob, places[number]), outcome)
+    form = Form(plan.view)
+    return Push(plan, form, from_columns(form, plan.key_kinds, plan.event_key_kind, rows, types=plan.types), micros(now))
 
 
-class _Events(Value, frozen=True, kw_only=True):
-    """The stored form of latest values: events by time and key, each (time, event key, values)."""
+def merging(
+    form: Form, incoming: Incoming, *, now: int, until: int | None = None, anew: bool = False
+) -> Callable[[list[bytes | None]], list[bytes | None]]:  # fmt: skip
+    """Return what makes entities' stored events those with new ones among them. anew: the new ones alone."""
 
-    e: list[tuple[int, bytes, list[float | str | None]]]
+    def change(blobs: list[bytes | None]) -> list[bytes | None]:
+        old = form.decode([None] * len(blobs) if anew else blobs)
+        return form.encode(form.joined(old, incoming.events, now=now, until=until), len(blobs))
+
+    return change
 
 
 class _LatestReader:
     """Reads a view of latest values."""
 
     def __init__(self, plan: ViewPlan) -> None:
-        self.plan = plan
-        columns = plan.view.columns
-        features = [plan.view.feature(name) for name in plan.wanted]
-        self._wanted = [(feature, columns.index(str(feature.reads))) for feature in features]
-        self._ttl = plan.view.ttl // _MICROSECOND if plan.view.ttl is not None else None
+        self._form = Form(plan.view)
+        numbers, texts = self._form.numbers, self._form.texts
+        features = [(feature.name, str(feature.reads), feature.kind) for feature in map(plan.view.feature, plan.wanted)]
+        self._numbers = [(name, numbers.index(column)) for name, column, kind in features if kind == "double"]
+        self._texts = [(name, texts.index(column)) for name, column, kind in features if kind == "string"]
+        self._ttl = plan.view.ttl // MICROSECOND if plan.view.ttl is not None else None
+        self._size = 2 * self._form.stride
+        self._one = self._form.base + 1
+        never = np.zeros((2, self._form.width), dtype="<i8")
+        never[:, 0] = self._one, 2**63 - 1
+        self._nothing = never.tobytes()
 
-    def values(self, blobs: Sequence[bytes | None], moment: int) -> dict[str, NDArray[Any]]:
-        rows = [self._row(blob, moment) for blob in blobs]
-        found: dict[str, NDArray[Any]] = {}
-        for feature, place in self._wanted:
-            if feature.kind == "double":
-                found[feature.name] = np.array([np.nan if row is None or row[place] is None else row[place] for row in rows], np.float64)
-            else:
-                found[feature.name] = np.array([None if row is None else row[place] for row in rows], dtype=object)
+    def values(self, blobs: Sequence[bytes | None], places: Ints | None, moment: int) -> Found:
+        """Return the features of rows; places: which of the blobs is each row's, -1 for nobody's, None when they are as many."""
+        form = self._form
+        if places is not None:
+            blobs = [*blobs, None]
+        whole = [self._nothing if blob is None else blob for blob in blobs]
+        rows = self._events(whole)
+        if rows is None:
+            whole = [self._single(blob, moment) for blob in whole]
+            rows = self._events(whole)
+            assert rows is not None, "each has one event now"
+        unseen = rows[:, 0] > moment
+        if form.written is not None:
+            unseen |= rows[:, form.written] > moment
+        if self._ttl is not None:
+            unseen |= rows[:, 0] <= moment - self._ttl
+        doubles: Floats = rows[:, form.first :].view(np.float64)
+        if unseen.any():
+            doubles = np.where(unseen[:, None], np.nan, doubles)
+        columns = (doubles if places is None else doubles[places]).T.copy()
+        found: Found = {name: columns[place] for name, place in self._numbers}
+        if self._texts:
+            told = [None if gone else form.tails(blob)[0][1] for blob, gone in zip(whole, unseen.tolist(), strict=True)]
+            for name, place in self._texts:
+                texts = np.array([None if row is None else row[place] for row in told], dtype=object)
+                found[name] = texts if places is None else texts[places]
         return found
 
-    def _row(self, blob: bytes | None, moment: int) -> list[float | str | None] | None:
-        if blob is None:
+    def _events(self, blobs: Sequence[bytes]) -> Ints | None:
+        """Return one row of words for each entity, None when some has not one event."""
+        bodies = b"".join([blob[: self._size] for blob in blobs] if self._form.tailed else blobs)
+        if len(bodies) != len(blobs) * self._size:
             return None
-        for time, _, values in reversed(unpack(blob, _Events).e):
-            if time <= moment:
-                return values if self._ttl is None or time > moment - self._ttl else None
-        return None
+        rows = np.frombuffer(bodies, dtype="<i8").reshape(len(blobs), 2, self._form.width)
+        return rows[:, 1] if (rows[:, 0, 0] == self._one).all() else None
+
+    def _single(self, blob: bytes, moment: int) -> bytes:
+        """Return an entity's bytes with that event alone which counts at a moment. Raises Corrupt."""
+        if blob is self._nothing:
+            return blob
+        form = self._form
+        events = form.decode([blob])
+        seen = events.words[:, 0] <= moment
+        if form.written is not None:
+            seen &= form.as_of(events.words, events.owners, moment)
+        there = np.flatnonzero(seen)
+        return form.encode(events.take(there[-1:]), 1)[0] or self._nothing if there.size else self._nothing
+
+
+class _Function(NamedTuple):
+    """What is asked of columns. of_events: of the events themselves, not of a column."""
+
+    name: AggregateFunction
+    quantile: float | None
+    of_events: bool
 
 
 class _WindowReader:
-    """Reads a view of aggregations."""
+    """Reads views of aggregations, all at once: the events of all of them lie end to end."""
 
-    def __init__(self, plan: ViewPlan) -> None:
-        self.plan = plan
-        self._columns = plan.view.columns
-        self._longest = _longest(plan.view)
-        wanted = [(name, aggregation_of(plan.view.feature(name))) for name in plan.wanted]
-        # Longest first, so that spans of one entity come in ascending order of their starts.
-        self._windows = np.array(sorted({each.window // _MICROSECOND for _, each in wanted}, reverse=True), dtype=np.int64)
-        self._wanted = [
-            (name, (each.function, each.column, each.quantile), int(np.flatnonzero(self._windows == each.window // _MICROSECOND)[0]))
-            for name, each in wanted
-        ]
-        self._summaries = list(dict.fromkeys(summary for _, summary, _ in self._wanted))
+    def __init__(self, plans: Sequence[ViewPlan]) -> None:
+        self._forms = [Form(plan.view) for plan in plans]
+        self._longest = max((longest(plan.view) for plan in plans), default=0)
+        # Longest first, so that spans of one entity come in ascending order of their starts; where all of them end comes last.
+        windows = [sorted({_window(plan, name) for name in plan.wanted}, reverse=True) for plan in plans]
+        self._cuts = [np.array([self._longest - window for window in each] + [self._longest], dtype=np.int64) for each in windows]
+        self._asked: dict[_Function, list[tuple[int, str]]] = {}
+        self._wanted: list[tuple[str, _Function, int, int, int]] = []
+        for number, plan in enumerate(plans):
+            for name in plan.wanted:
+                aggregation = aggregation_of(plan.view.feature(name))
+                asked = _Function(aggregation.function, aggregation.quantile, aggregation.column is None)
+                columns = self._asked.setdefault(asked, [])
+                column = (number, aggregation.column or "")
+                if column not in columns:
+                    columns.append(column)
+                self._wanted.append((name, asked, columns.index(column), number, windows[number].index(_window(plan, name))))
 
-    def values(self, blobs: Sequence[bytes | None], moment: int) -> dict[str, NDArray[Any]]:
-        parts = [_decode(blob, len(self._columns)) if blob is not None else None for blob in blobs]
-        sizes = np.array([part.times.size if part is not None else 0 for part in parts], dtype=np.int64)
-        there = [part for part in parts if part is not None]
-        times = np.concatenate([part.times for part in there]) if there else np.empty(0, dtype=np.int64)
-        values = np.concatenate([part.values for part in there], axis=1) if there else np.empty((len(self._columns), 0))
-        starts, ends = self._spans(times, sizes, moment)
-        shape = (len(blobs), self._windows.size)
-        summaries = {
-            (function, column, quantile): summarise(
-                function, values[self._columns.index(column)] if column is not None else None, starts, ends,
-                quantile=quantile, times=times, moments=np.full(starts.size, moment),
-            ).reshape(shape)
-            for function, column, quantile in self._summaries
-        }  # fmt: skip
-        return {name: summaries[summary][:, window] for name, summary, window in self._wanted}
+    def values(self, blobs: Sequence[Sequence[bytes | None]], places: Sequence[Ints | None], moment: int) -> Found:
+        """Return the features of rows; blobs and places: of each view, as a view of latest values has them."""
+        tables, sizes = [], []
+        for form, mine, which in zip(self._forms, blobs, places, strict=True):
+            table, size = _rows(form, [blob or b"" for blob in mine] + [b""] * (which is not None), moment)
+            tables.append(table)
+            sizes.append(size)
+        starts, ends = self._spans(tables, sizes, moment)
+        edges = list(accumulate((len(table) for table in tables), initial=0))
+        answers = {
+            function: self._summaries(function, columns, tables, starts, ends, edges, moment) for function, columns in self._asked.items()
+        }
+        found: Found = {}
+        for name, asked, place, number, window in self._wanted:
+            column = answers[asked][place][:, window]
+            which = places[number]
+            found[name] = column if which is None else column[which]
+        return found
 
-    def _spans(self, times: Ints, sizes: Ints, moment: int) -> tuple[Ints, Ints]:
-        """Return where each window of each entity starts and ends among all events laid end to end."""
+    def _summaries(
+        self, function: "_Function", columns: Sequence[tuple[int, str]], tables: Sequence[Ints],
+        starts: Sequence[Ints], ends: Sequence[Ints], edges: Sequence[int], moment: int,
+    ) -> list[Floats]:  # fmt: skip
+        """Return one function of some columns, each by entity and window: summarised in one go."""
+        name, quantile, of_events = function
+        if name == "count" and of_events:
+            return [(ends[number] - starts[number]).astype(np.float64) for number, _ in columns]
+        lengths = [len(tables[number]) for number, _ in columns]
+        shifts = list(accumulate(lengths, initial=0))
+        moved = [shift - edges[number] for (number, _), shift in zip(columns, shifts, strict=False)]
+        begins = np.concatenate([(starts[number] + by).ravel() for (number, _), by in zip(columns, moved, strict=True)])
+        finish = np.concatenate([(ends[number] + by).ravel() for (number, _), by in zip(columns, moved, strict=True)])
+        values = times = moments = None
+        if not of_events:
+            values = np.concatenate([self._column(tables[number], number, column) for number, column in columns])
+        if name == "time_since":
+            times = np.concatenate([tables[number][:, 0] for number, _ in columns])
+            moments = np.full(begins.size, moment)
+        told = summarise(name, values, begins, finish, quantile=quantile, times=times, moments=moments)
+        bounds = accumulate((starts[number].size for number, _ in columns), initial=0)
+        return [told[a:b].reshape(starts[number].shape) for (number, _), (a, b) in zip(columns, pairwise(bounds), strict=True)]
+
+    def _column(self, table: Ints, number: int, name: str) -> Floats:
+        form = self._forms[number]
+        column: Floats = table[:, form.first + form.numbers.index(name)].view(np.float64)
+        return column
+
+    def _spans(self, tables: Sequence[Ints], sizes: Sequence[Ints], moment: int) -> tuple[list[Ints], list[Ints]]:
+        """Return where each window of each entity starts and ends among all events laid end to end, by view: (entities, windows)."""
         # Times relative to the longest window's start, cut to it, so that entity and time fit one ascending integer.
         width = self._longest + 2
-        offsets = np.arange(sizes.size, dtype=np.int64) * width
-        keys = np.clip(times - (moment - self._longest), 0, self._longest + 1) + np.repeat(offsets, sizes)
-        cuts = np.append(self._longest - self._windows, self._longest)
-        places = np.searchsorted(keys, offsets[:, None] + cuts, side="right")
-        ends = np.broadcast_to(places[:, -1:], places[:, :-1].shape)
-        return places[:, :-1].ravel(), ends.ravel()
+        times = np.concatenate([table[:, 0] for table in tables])
+        counts = np.concatenate(sizes)
+        offsets = np.arange(counts.size, dtype=np.int64) * width
+        keys = np.clip(times - (moment - self._longest), 0, self._longest + 1) + np.repeat(offsets, counts)
+        firsts = list(accumulate((size.size for size in sizes), initial=0))
+        asked = [(offsets[a:b, None] + cuts).ravel() for (a, b), cuts in zip(pairwise(firsts), self._cuts, strict=True)]
+        places = np.searchsorted(keys, np.concatenate(asked), side="right")
+        starts, ends = [], []
+        for (a, b), size, cuts in zip(pairwise(accumulate(map(len, asked), initial=0)), sizes, self._cuts, strict=True):
+            mine = places[a:b].reshape(size.size, cuts.size)
+            starts.append(mine[:, :-1])
+            ends.append(np.broadcast_to(mine[:, -1:], starts[-1].shape))
+        return starts, ends
 
 
-class _Packed:
-    """The stored events of one entity in summing order, one row of words a field: times, hashes of event keys if any, values."""
-
-    __slots__ = ("keyed", "words")
-
-    def __init__(self, words: Ints, *, keyed: bool) -> None:
-        self.words, self.keyed = words, keyed
-
-    @property
-    def times(self) -> Ints:
-        times: Ints = self.words[0]
-        return times
-
-    @property
-    def values(self) -> Floats:
-        return self.words[1 + self.keyed :].view(np.float64)
+def _rows(form: Form, blobs: Sequence[bytes], moment: int) -> tuple[Ints, Ints]:
+    """Return the rows of entities end to end, only those that count at a moment, and how many each has. Raises Corrupt."""
+    sizes = form.sizes(blobs)
+    words, begins, many = form.rows(blobs, sizes)
+    if form.written is None or not (many or (words[:, form.written] > moment).any()):
+        return words, sizes
+    owners = np.repeat(np.arange(sizes.size), sizes)
+    events = np.ones(len(words), dtype=np.bool_)
+    events[begins[sizes > 0]] = False
+    keep = ~events
+    keep[events] = form.as_of(words[events], owners[events], moment)
+    return words[keep], np.bincount(owners[keep], minlength=sizes.size)
 
 
-def _decode(blob: bytes, columns: int) -> _Packed:
-    form, keyed, width, count = _HEADER.unpack_from(blob)
-    if form != _FORM or width != columns or len(blob) != _HEADER.size + 8 * count * (1 + width + keyed):
-        raise Corrupt(f"a stored window of events is not what was stored: form {form}, {width} columns, {len(blob)} bytes")
-    return _Packed(np.frombuffer(blob, dtype="<i8", offset=_HEADER.size).reshape(1 + keyed + width, count), keyed=bool(keyed))
+def _window(plan: ViewPlan, feature: str) -> int:
+    return aggregation_of(plan.view.feature(feature)).window // MICROSECOND
 
 
-def _encode(events: _Packed, columns: int) -> bytes:
-    return _HEADER.pack(_FORM, events.keyed, columns, events.times.size) + events.words.tobytes()
-
-
-def _window_merge(plan: ViewPlan, rows: Columns, times: list[int | None], now: int) -> Callable[[bytes | None, list[int]], bytes | None]:
+def _distinct_keys(plan: ViewPlan, keys: Columns) -> tuple[list[bytes], Ints | None]:
+    """Return the distinct entities of rows, and for each row the place of its own, -1 for nobody's; None when each row has its own."""
     view = plan.view
-    columns = [_numbers(view, name, rows[name]) for name in view.columns]
-    moments = np.array([0 if time is None else time for time in times], dtype=np.int64)
-    hashes = _hashes(plan, rows)
-    fresh = np.stack([moments, *([] if hashes is None else [hashes]), *(column.view(np.int64) for column in columns)])
-    cutoff = now - _longest(view)
-
-    def merge(blob: bytes | None, places: list[int]) -> bytes | None:
-        new = _Packed(fresh[:, places], keyed=hashes is not None)
-        old = _decode(blob, len(columns)) if blob is not None else _Packed(new.words[:, :0], keyed=new.keyed)
-        merged = _merged(old, new, cutoff)
-        return _encode(merged, len(columns)) if merged.times.size else None
-
-    return merge
-
-
-def _merged(old: _Packed, new: _Packed, cutoff: int) -> _Packed:
-    """Return old events, which are in order, with new ones among them; what is too old or was replaced is left out."""
-    kept, added = old.words[:, np.searchsorted(old.times, cutoff, side="right") :], new.words
-    if new.keyed:
-        replaced = (kept[1][:, None] == added[1]).any(axis=1)
-        if replaced.any():
-            kept = kept[:, ~replaced]
-        if added.shape[1] > 1:
-            added = added[:, sorted({key: place for place, key in enumerate(added[1].tolist())}.values())]
-    added = added[:, added[0] > cutoff]
-    merged = _Packed(np.concatenate([kept, added], axis=1), keyed=new.keyed)
-    if added.shape[1]:
-        # Events come about in order: only the last few have to be sorted.
-        first = int(np.searchsorted(kept[0], added[0].min()))
-        tail = _Packed(merged.words[:, first:], keyed=new.keyed)
-        # Equal events in order of their hashes, so that pushing them again writes the same bytes.
-        ties = [*tail.values, *([tail.words[1]] if new.keyed else [])]
-        merged.words[:, first:] = tail.words[:, canonical_order(tail.times, ties)]
-    return merged
-
-
-def _latest_merge(plan: ViewPlan, rows: Columns, times: list[int | None], now: int) -> Callable[[bytes | None, list[int]], bytes | None]:
-    view = plan.view
-    columns = [_latest_values(view, name, rows[name]) for name in view.columns]
-    keys = _key_bytes(plan, rows)
-
-    def merge(blob: bytes | None, places: list[int]) -> bytes | None:
-        events = list(unpack(blob, _Events).e) if blob is not None else []
-        for row in places:
-            key = keys[row] if keys is not None else b""
-            if keys is not None:
-                events = [event for event in events if event[1] != key]
-            events.append((times[row] or 0, key, [column[row] for column in columns]))
-        events.sort(key=lambda event: event[:2])
-        # Of those up to now only the last can still be the latest one; those after now will be in their turn.
-        past = sum(event[0] <= now for event in events)
-        return pack(_Events(e=events[max(0, past - 1) :]))
-
-    return merge
-
-
-def _distinct_keys(plan: ViewPlan, keys: Columns) -> tuple[list[bytes], Ints]:
-    """Return the distinct entities of rows, and for each row the place of its own; the place after the last is nobody's."""
-    absent = [name for name in plan.view.entity if name not in keys]
+    absent = [name for name in view.entity if name not in keys]
     if absent:
-        raise Invalid(f"rows lack join key {', '.join(absent)}, which feature view {plan.view.name!r} needs (they have: {', '.join(keys)})")
-    columns = [_plain(keys[name]) for name in plan.view.entity]
-    if len({len(column) for column in columns}) > 1:
-        raise Invalid(f"join keys of feature view {plan.view.name!r} differ in length; expected one value a row in each")
-    known: dict[tuple[Any, ...], int] = {}
-    rows = [known.setdefault(parts, len(known)) for parts in zip(*columns, strict=True)]
+        raise Invalid(f"rows lack join key {', '.join(absent)}, which feature view {view.name!r} needs (they have: {', '.join(keys)})")
+    columns = [plain(keys[name]) for name in view.entity]
+    if len(columns) > 1 and len({len(column) for column in columns}) > 1:
+        raise Invalid(f"join keys of feature view {view.name!r} differ in length; expected one value a row in each")
+    rows = list(zip(*columns, strict=True))
+    known = dict.fromkeys(rows)
+    encoded = [entity_key(view, plan.key_kinds, parts) for parts in known]
+    if len(known) == len(rows) and None not in encoded:
+        return [key for key in encoded if key is not None], None
     found: list[bytes] = []
-    places = np.empty(len(known) or 1, dtype=np.int64)
-    for number, parts in enumerate(known):
-        encoded = _entity_key(plan, parts)
-        places[number] = -1 if encoded is None else len(found)
-        if encoded is not None:
-            found.append(encoded)
-    return found, places[np.array(rows, dtype=np.int64)]
-
-
-def _entity_key(plan: ViewPlan, parts: tuple[Any, ...]) -> bytes | None:
-    """Return the stored key of an entity, None when a part of it is missing. Long ones are stored under their hash."""
-    if None in parts:
-        return None
-    key = pack([_typed_key(plan.view, *each) for each in zip(plan.view.entity, plan.key_kinds, parts, strict=True)])
-    return key if len(key) <= KEY_BYTES else b"\xff" + hashlib.blake2b(key).digest()
-
-
-def _typed_key(view: FeatureView, name: str, kind: KeyKind, value: Any) -> str | int:
-    if kind == "string" and isinstance(value, str):
-        return value
-    if kind == "long" and isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
-        return value
-    expected = "text" if kind == "string" else "a whole number"
-    raise Invalid(f"key {name!r} of feature view {view.name!r} is {value!r}; expected {expected}")
-
-
-def _key_bytes(plan: ViewPlan, rows: Columns) -> list[bytes] | None:
-    """Return event keys as bytes that sort as the keys do."""
-    name, kind = plan.view.event_key, plan.event_key_kind
-    if name is None or kind is None:
-        return None
-    keys = [_typed_key(plan.view, name, kind, value) for value in _plain(rows[name])]
-    return [key.encode() if isinstance(key, str) else (key + 2**63).to_bytes(8, "big") for key in keys]
-
-
-def _hashes(plan: ViewPlan, rows: Columns) -> Ints | None:
-    keys = _key_bytes(plan, rows)
-    if keys is None:
-        return None
-    return np.frombuffer(b"".join(hashlib.blake2b(key, digest_size=8).digest() for key in keys), dtype="<i8")
-
-
-def _numbers(view: FeatureView, name: str, column: Column) -> Floats:
-    if view.counts_only(name) and any(isinstance(value, str) for value in _plain(column)):
-        return numbers_of_texts(_texts(view, name, column))
-    try:
-        return np.array([np.nan if value is None else float(value) for value in _plain(column)], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise Invalid(f"column {name!r} pushed to feature view {view.name!r} holds what is not a number: {error}") from error
-
-
-def _latest_values(view: FeatureView, name: str, column: Column) -> list[float | str | None]:
-    if any(feature.kind == "double" for feature in view.features if feature.reads == name):
-        return [None if math.isnan(value) else value for value in _numbers(view, name, column).tolist()]
-    return [*_texts(view, name, column)]
-
-
-def _texts(view: FeatureView, name: str, column: Column) -> list[str | None]:
-    values = _plain(column)
-    wrong = [value for value in values if value is not None and not isinstance(value, str)]
-    if wrong:
-        raise Invalid(f"column {name!r} pushed to feature view {view.name!r} holds {wrong[0]!r}; expected text")
-    return values
-
-
-def _moment(view: FeatureView, value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return micros(parse_moment(value))
-    if isinstance(value, datetime):
-        return micros(value)
-    raise Invalid(f"{view.event_timestamp!r} of feature view {view.name!r} is {value!r}; expected a moment such as 2013-06-01T12:00:00Z")
-
-
-def _plain(column: Column) -> list[Any]:
-    return column.tolist() if isinstance(column, np.ndarray) else list(column)
-
-
-def _longest(view: FeatureView) -> int:
-    return max(aggregation_of(feature).window for feature in view.features) // _MICROSECOND
+    number: dict[tuple[Any, ...], int] = {}
+    for parts, key in zip(known, encoded, strict=True):
+        number[parts] = -1 if key is None else len(found)
+        if key is not None:
+            found.append(key)
+    return found, np.array([number[parts] for parts in rows], dtype=np.int64)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from tidemill.core.clock import Clock, elapsed
 from tidemill.core.errors import NotPermitted, TidemillError
-from tidemill.features.online import Columns, Pushed, ViewPlan, prepare
+from tidemill.features.incoming import Columns
+from tidemill.features.online import Pushed, ViewPlan, prepare
 from tidemill.serving.config import EndpointConfig, EndpointOptions, KeyHash, ServingConfig, endpoint_key
 from tidemill.serving.journal import EndpointJournal
 from tidemill.serving.metrics import Metrics

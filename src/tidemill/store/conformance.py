@@ -209,6 +209,16 @@ class OnlineConformance:
         assert online.get_many("views", []) == []
         online.put_many("views", [])
 
+    def test_several_namespaces_answer_in_one_trip(self, online: OnlineStore) -> None:
+        online.put_many("views", [(b"a", b"1"), (b"b", b"2")])
+        online.put_many("other", [(b"a", b"3")])
+        asked: list[tuple[str, list[bytes]]] = [("other", [b"a"]), ("views", []), ("views", [b"b", b"none", b"a"])]
+        assert online.get_all(asked) == [[b"3"], [], [b"2", None, b"1"]]
+        assert online.get_all([("views", [])]) == [[]]
+        assert online.get_all([]) == []
+        with pytest.raises(Invalid, match="bytes; expected 1 to"):
+            online.get_all([("views", [b"a"]), ("other", [b""])])
+
     def test_the_last_write_wins(self, online: OnlineStore) -> None:
         online.put_many("views", [(b"k", b"1"), (b"k", b"2")])
         assert online.get_many("views", [b"k"]) == [b"2"]

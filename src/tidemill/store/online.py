@@ -26,6 +26,10 @@ class OnlineStore(Protocol):
         """Return the values of keys in their order, None for an absent one."""
         ...
 
+    def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
+        """Return what get_many returns of each namespace and its keys, all as of one moment, in one trip."""
+        ...
+
     def put_many(self, namespace: str, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Write pairs; of a key that stands twice the later one counts."""
         ...
@@ -66,7 +70,7 @@ def check_namespace(namespace: str) -> bytes:
 def check_keys(keys: Sequence[bytes]) -> None:
     """Raise Invalid for a key that is empty or too long."""
     for key in keys:
-        if not 1 <= len(key) <= KEY_BYTES:
+        if not 0 < len(key) <= KEY_BYTES:
             raise Invalid(f"key {bytes(key[:40])!r} has {len(key)} bytes; expected 1 to {KEY_BYTES}")
 
 

@@ -113,11 +113,16 @@ class LmdbStore:
         return f"LmdbStore({str(self._path)!r})"
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        head = _head(namespace)
-        check_keys(keys)
+        return self.get_all([(namespace, keys)])[0]
 
-        def read(transaction: "lmdb.Transaction[bytes]") -> list[bytes | None]:
-            return [transaction.get(head + key) for key in keys]
+    def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
+        heads = [(_head(namespace), keys) for namespace, keys in asked]
+        for _, keys in heads:
+            check_keys(keys)
+
+        def read(transaction: "lmdb.Transaction[bytes]") -> list[list[bytes | None]]:
+            get = transaction.get
+            return [[get(head + key) for key in keys] for head, keys in heads]
 
         return self._run(read, write=False)
 

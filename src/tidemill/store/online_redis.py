@@ -59,12 +59,24 @@ class RedisStore:
         return f"RedisStore({self._where!r})"
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        name = _hash(namespace)
-        check_keys(keys)
-        if not keys:
-            return []
+        return self.get_all([(namespace, keys)])[0]
+
+    def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
+        for _, keys in asked:
+            check_keys(keys)
+        trips = [(_hash(namespace), list(keys)) for namespace, keys in asked]
+        there = [trip for trip in trips if trip[1]]
         with self._asking():
-            return list(self._redis.hmget(name, list(keys)))
+            if len(there) == 1:
+                answers = iter([self._redis.hmget(*there[0])])
+            elif there:
+                pipeline = self._redis.pipeline(transaction=True)
+                for name, keys in there:
+                    pipeline.hmget(name, keys)
+                answers = iter(pipeline.execute())
+            else:
+                answers = iter(())
+        return [list(next(answers)) if keys else [] for _, keys in trips]
 
     def put_many(self, namespace: str, items: Sequence[tuple[bytes, bytes]]) -> None:
         name = _hash(namespace)
