@@ -4,6 +4,7 @@ An expression sees one row and nothing else: no other rows, no files, no clock a
 asked. Numbers go in as doubles or whole numbers of 64 bits, times as TIMESTAMP in UTC. What cannot be computed for a row is missing there.
 """
 
+import atexit
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -108,6 +109,7 @@ def _engine() -> "duckdb.DuckDBPyConnection":
     """Return DuckDB without files, network and threads of its own (nothing of it then stands still after a fork)."""
     import duckdb
 
+    atexit.register(_engine.cache_clear)  # while there is an interpreter still; DuckDB complains of what lives longer
     return duckdb.connect(config={"threads": 1, "enable_external_access": False, "lock_configuration": True})
 
 
