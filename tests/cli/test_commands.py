@@ -33,7 +33,11 @@ SHOWN = {
     "data show flights@2": "1000 rows",
     "data log flights": "version",
     "features list": "delay",
+    "features list --search last": "last",
     "features show last": "last_delay",
+    "features show last --versions": "first",
+    "features usage": "service",
+    "features usage last": "delay@1",
     "features skew delay": "predictions of delay compared",
     "pipeline list": "jobs_",
     "run list": "pipeline",
@@ -70,7 +74,7 @@ SHOWN = {
 }
 # What changes something, or needs an id: tested by themselves.
 APART = {
-    "init", "up", "demo", "data add", "features apply", "features materialize", "features history",
+    "init", "up", "demo", "data add", "features apply", "features rollback", "features materialize", "features history",
     "pipeline run", "run show", "run compare", "run export",
     "run rm", "run restore", "run keep", "run sync", "run watch", "gc", "model alias",
     "model tag", "model comment", "model describe", "model rename", "model rm", "model restore", "model move", "model lock", "model unlock",
@@ -117,6 +121,8 @@ def test_an_empty_workspace_has_little_to_show(say: Say, fresh: Path, line: str)
     [
         ("data show nothing", "there is no dataset 'nothing'"),
         ("features show nothing", "there is no feature view 'nothing'"),
+        ("features usage nothing", "there is no feature view 'nothing'"),
+        ("features rollback nothing@1", "there is no feature service 'nothing@1'"),
         ("features apply nothing:VIEWS", "there is no file nothing.py"),
         ("features history nothing rows --to out", "there is no feature service 'nothing'"),
         ("features skew nothing", "there is no endpoint 'nothing'"),
@@ -262,6 +268,31 @@ def test_features_are_planned_applied_and_brought_online(say: Say, home: Path, t
     assert "expected a file, a dataset, or --from and --until" in say(*given, "--to", "again").err
     told = say("features", "apply", "cli_features:NONE", "--home", fresh)
     assert "cli_features:NONE is a int; expected a FeatureView, a FeatureService or a list of them" in told.err
+
+
+def test_features_are_declared_changed_and_rolled_back(say: Say, tmp_path: Path, fresh: Path) -> None:
+    assert "tidemill.toml declares no features" in say("features", "apply", "--home", fresh).err
+    (tmp_path / "events.csv").write_text("origin,landed_at,delay\nEWR,2013-06-01T12:00:00Z,3.5\n")
+    assert say("data", "add", "events", tmp_path / "events.csv", "--home", fresh).code == 0
+    view = '[features.views.last]\nentity = ["origin"]\nsource = "events"\nevent_timestamp = "landed_at"\nowner = "ops"\ntags = ["gold"]\n'
+    computed = 'computed = { hours = "delay / 60" }\n[features.views.last.features]\ndelay = {}\nhours = {}\n'
+    service = '[features.services.delay]\nfeatures = ["last:*"]\n'
+    with (fresh / "tidemill.toml").open("a") as file:
+        file.write(f"\n{view}{computed}{service}")
+    assert "create" in say("features", "apply", "--dry-run", "--home", fresh).out
+    assert "create" in say("features", "apply", "--home", fresh).out
+    shown = say("features", "show", "last", "--home", fresh).out
+    assert "owner ops, tags gold" in shown
+    assert "hours = delay / 60" in shown
+    text = (fresh / "tidemill.toml").read_text()
+    (fresh / "tidemill.toml").write_text(text.replace("delay / 60", "delay / 3600"))
+    assert "computed: hours" in say("features", "apply", "--home", fresh).out
+    assert "computed: hours" in say("features", "show", "last", "--versions", "--home", fresh).out
+    assert "computed: hours" in say("features", "rollback", "delay@1", "--dry-run", "--home", fresh).out
+    done = say("features", "rollback", "delay@1", "--reason", "seconds were wrong", "--home", fresh, "--json").json()
+    assert [(each["name"], each["version"]) for each in done["changes"]] == [("last", 3), ("delay", 3)]
+    (fresh / "tidemill.toml").write_text(text.replace("delay / 60", "dely / 60"))
+    assert "'dely' is not a column" in say("features", "apply", "--dry-run", "--home", fresh).err
 
 
 def test_a_pipeline_runs_and_its_run_is_shown(say: Say, home: Path) -> None:

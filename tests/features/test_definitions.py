@@ -21,8 +21,11 @@ from tidemill.features.definitions import (
     list_services,
     list_views,
     plan,
+    plan_rollback,
     read_service,
     read_view,
+    rollback,
+    view_versions,
 )
 from tidemill.features.views import Feature, FeatureService, FeatureView
 from tidemill.govern.roles import ActionRefused
@@ -158,6 +161,33 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
         with pytest.raises(Invalid, match=message):
             act(ws, views, services)
     assert list_views(ws) == []
+
+
+def test_rolling_back_makes_the_old_definition_the_newest(ws: Workspace) -> None:
+    apply(ws, [WINDOWS, LAST], [SERVICE])
+    apply(ws, [replace(LAST, ttl=None, owner="ops")], [SERVICE])
+    planned = plan_rollback(ws, "delay@1")
+    assert read_service(ws, "delay").version == 2
+    assert planned == rollback(ws, "delay@1", reason="too old values")
+    assert actions(planned) == [("view", "last", "change", 3), ("view", "delays", "keep", 1), ("service", "delay", "change", 3)]
+    assert planned.changes[0].what == ("ttl", "owner")
+    assert [view.definition for view in view_versions(ws, "last")] == [LAST, replace(LAST, ttl=None, owner="ops"), LAST]
+    assert not rollback(ws, "delay@3").changed
+    with pytest.raises(Invalid, match="service 'delay' is at version 3; name the one to go back to, as in delay@2"):
+        rollback(ws, "delay")
+    with pytest.raises(DefinitionNotFound, match="no feature service 'delay@9'"):
+        rollback(ws, "delay@9")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [("", ["delays", "last"]), ("ops", ["last"]), ("LAST_delay Gold", ["last"]), ("flights", ["delays", "last"]), ("ops silver", [])],
+)
+def test_definitions_are_found_by_what_they_mention(ws: Workspace, words: str, names: list[str]) -> None:
+    apply(ws, [WINDOWS, replace(LAST, owner="ops", tags=("gold",))], [SERVICE])
+    assert [view.name for view in list_views(ws, search=words)] == names
+    assert [service.name for service in list_services(ws, search="mean_delay_3")] == ["delay"]
+    assert list_services(ws, search="gold") == []
 
 
 @pytest.mark.parametrize("reference", ["trains", "delay@2", "delay@x"])

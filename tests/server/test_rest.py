@@ -154,6 +154,11 @@ def test_features_are_planned_and_applied(client: Client) -> None:
     client.features.apply([view], [{"name": "delay", "features": ["wind:wind"]}], reason="first")
     assert [found["name"] for found in client.features.views()] == ["wind"]
     assert [found["name"] for found in client.features.services()] == ["delay"]
+    assert client.features.views(search="nobody") == []
+    client.features.apply([{**view, "owner": "ops"}], [{"name": "delay", "features": ["wind:wind"]}])
+    assert [found["version"] for found in client.features.versions("wind")] == [2, 1]
+    assert [(use["view"], use["service"]) for use in client.features.usage("wind")] == [("wind@2", "delay@2"), ("wind@1", "delay@1")]
+    assert [change["what"] for change in client.features.rollback("delay", 1)["changes"]] == [["owner"], ["view wind is now version 3"]]
     assert client.features.materialize("wind")["stored"] == 1
 
 

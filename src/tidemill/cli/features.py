@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,14 @@ import click
 
 from tidemill.cli.show import MOMENTS, cell, emit, json_option, opened, table, workspace_options
 from tidemill.core.errors import Invalid
+from tidemill.core.settings import FILE_NAME
 from tidemill.core.window import Window
 from tidemill.datasets.versions import read_files
+from tidemill.deploy.feature_use import feature_use
 from tidemill.deploy.skew import SkewReport
 from tidemill.deploy.skew import skew as replay
 from tidemill.features import definitions
+from tidemill.features.declared import FeaturesDeclared, declared_features
 from tidemill.features.history import MEMORY_MB, entity_rows, history_to
 from tidemill.features.materialize import materialize as put_online
 from tidemill.features.views import Feature, FeatureService, FeatureView
@@ -24,64 +28,99 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+VIEW_COLUMNS = ("view", "version", "source", "join keys", "features", "owner", "tags", "applied", "by")
+SERVICE_COLUMNS = ("service", "version", "views", "owner", "tags", "applied", "by")
+CHANGE_COLUMNS = ("", "name", "version", "change", "what")
+
+
 @click.group()
 def features() -> None:
     """Features: defined once, the same in training and in serving."""
 
 
 @features.command("list")
+@click.option("--search", default="", metavar="WORDS", help="Only those that mention all words: in names, descriptions, owner, tags.")
 @workspace_options
 @json_option
-def list_(home: Path | None, project: str | None, as_json: bool) -> None:
+def list_(search: str, home: Path | None, project: str | None, as_json: bool) -> None:
     """List feature views and services with their newest versions."""
     ws = opened(home, project)
-    views, services = definitions.list_views(ws), definitions.list_services(ws)
+    views, services = definitions.list_views(ws, search=search), definitions.list_services(ws, search=search)
     of_views = [
-        (v.name, v.version, v.definition.source, " ".join(v.definition.entity), len(v.definition.features), v.created_at, v.actor)
+        (v.name, v.version, v.definition.source, " ".join(v.definition.entity), len(v.definition.features), v.definition.owner,
+         " ".join(v.definition.tags), v.created_at, v.actor)
         for v in views
-    ]
-    of_services = [(s.name, s.version, ", ".join(f"{v.name}@{v.version}" for v in s.views), s.created_at, s.actor) for s in services]
+    ]  # fmt: skip
+    of_services = [
+        (s.name, s.version, ", ".join(f"{v.name}@{v.version}" for v in s.views), s.definition.owner, " ".join(s.definition.tags),
+         s.created_at, s.actor)
+        for s in services
+    ]  # fmt: skip
     emit(
         {"views": views, "services": services},
         as_json=as_json,
-        text=lambda: (
-            f"{table(('view', 'version', 'source', 'join keys', 'features', 'applied', 'by'), of_views, empty='no views')}\n\n"
-            f"{table(('service', 'version', 'views', 'applied', 'by'), of_services, empty='no services')}"
-        ),
+        text=lambda: f"{table(VIEW_COLUMNS, of_views, empty='no views')}\n\n{table(SERVICE_COLUMNS, of_services, empty='no services')}",
     )
 
 
 @features.command()
 @click.argument("reference")
+@click.option("--versions", is_flag=True, help="List all versions of it, and what each changed.")
 @workspace_options
 @json_option
-def show(reference: str, home: Path | None, project: str | None, as_json: bool) -> None:
+def show(reference: str, versions: bool, home: Path | None, project: str | None, as_json: bool) -> None:
     """Show the feature view that NAME or NAME@VERSION names."""
-    found = definitions.read_view(opened(home, project), reference)
-    view = found.definition
-    of = f"of {view.source}, by {', '.join(view.entity)} at {view.event_timestamp}"
-    head = f"{found.name}@{found.version}  {of}  {view.description}".rstrip()
-    rows = [(feature.name, feature.kind, _what(feature), feature.description) for feature in view.features]
-    emit(found, as_json=as_json, text=lambda: f"{head}\n\n{table(('feature', 'kind', 'what', 'description'), rows)}")
+    ws = opened(home, project)
+    if versions:
+        all_of_it = definitions.view_versions(ws, reference.partition("@")[0])
+        emit(all_of_it, as_json=as_json, text=lambda: _told_versions(all_of_it))
+        return
+    found = definitions.read_view(ws, reference)
+    emit(found, as_json=as_json, text=lambda: _told_view(found))
 
 
 @features.command()
-@click.argument("targets", nargs=-1, required=True, metavar="MODULE:NAME...")
+@click.argument("reference", required=False, metavar="[VIEW[@VERSION]]")
+@workspace_options
+@json_option
+def usage(reference: str | None, home: Path | None, project: str | None, as_json: bool) -> None:
+    """List the services, models and endpoints that use the versions of a view, or of all views."""
+    found = feature_use(opened(home, project), reference)
+    rows = [(u.view, u.service, u.model, u.endpoint, u.role, None if u.share is None else f"{u.share:.0%}") for u in found]
+    emit(found, as_json=as_json, text=lambda: table(("view", "service", "model", "endpoint", "role", "share"), rows, empty="no views"))
+
+
+@features.command()
+@click.argument("service", metavar="SERVICE@VERSION")
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@click.option("--reason", default="", help="Why.")
+@workspace_options
+@json_option
+def rollback(service: str, dry_run: bool, reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
+    """Make what a version of a service was the newest again: it and its views get new versions where they differ."""
+    ws = opened(home, project)
+    plan = definitions.plan_rollback(ws, service) if dry_run else definitions.rollback(ws, service, reason=reason)
+    emit(plan, as_json=as_json, text=lambda: _told_plan(plan))
+
+
+@features.command()
+@click.argument("targets", nargs=-1, metavar="[MODULE:NAME]...")
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
 @click.option("--reason", default="", help="Why.")
 @workspace_options
 @json_option
 def apply(targets: tuple[str, ...], dry_run: bool, reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
-    """Give views and services of the project's files their next versions; MODULE:NAME is one of them, or a list."""
+    """Give views and services their next versions: those that tidemill.toml declares, or MODULE:NAME of the project, one or a list."""
     ws = opened(home, project)
-    found = [each for target in targets for each in _definitions(load_object(ws.home, target), target)]
+    declared = declared_features(ws.home) if not targets else FeaturesDeclared(targets=targets)
+    found = [each for target in declared.targets for each in _definitions(load_object(ws.home, target), target)]
+    found += [*declared.views, *declared.services]
+    if not found:
+        raise Invalid(f"{FILE_NAME} declares no features; expected [features.views.NAME] there, or MODULE:NAME here")
     views = [each for each in found if isinstance(each, FeatureView)]
     services = [each for each in found if isinstance(each, FeatureService)]
     plan = definitions.plan(ws, views, services) if dry_run else definitions.apply(ws, views, services, reason=reason)
-    columns = ("", "name", "version", "change", "what")
-    emit(
-        plan, as_json=as_json, text=lambda: table(columns, [(c.kind, c.name, c.version, c.action, ", ".join(c.what)) for c in plan.changes])
-    )
+    emit(plan, as_json=as_json, text=lambda: _told_plan(plan))
 
 
 @features.command()
@@ -178,6 +217,27 @@ def _told_skew(found: SkewReport) -> str:
     lines += [f"left out: {number:,}, {why}" for why, number in found.left_out.items()]
     columns = ("view", "feature", "rows", "prediction", "at", "of", "served", "history")
     return "\n".join([*lines, *(["", table(columns, rows)] if rows else [])])
+
+
+def _told_plan(plan: definitions.FeaturePlan) -> str:
+    return table(CHANGE_COLUMNS, [(c.kind, c.name, c.version, c.action, ", ".join(c.what)) for c in plan.changes])
+
+
+def _told_view(found: definitions.ViewVersion) -> str:
+    view = found.definition
+    head = f"{found.name}@{found.version}  of {view.source}, by {', '.join(view.entity)} at {view.event_timestamp}  {view.description}"
+    lines = [head.rstrip()]
+    if view.owner or view.tags:
+        lines.append(f"owner {view.owner or 'nobody'}, tags {', '.join(view.tags) or 'none'}")
+    lines += [f"{name} = {expression}" for name, expression in view.computed.items()]
+    rows = [(feature.name, feature.kind, _what(feature), feature.description) for feature in view.features]
+    return "\n".join([*lines, "", table(("feature", "kind", "what", "description"), rows)])
+
+
+def _told_versions(found: Sequence[definitions.ViewVersion]) -> str:
+    changed = [*(definitions.changes_between(old.definition, new.definition) for new, old in pairwise(found)), ("first",)]
+    rows = [(each.version, ", ".join(what), each.created_at, each.actor) for each, what in zip(found, changed, strict=True)]
+    return table(("version", "changed", "applied", "by"), rows)
 
 
 def _window(start: datetime | None, end: datetime | None) -> Window:

@@ -25,13 +25,25 @@ class Features:
         body = {"views": list(views), "services": list(services), "reason": reason}
         return self._caller.put("/features", body)
 
-    def views(self) -> Docs:
-        """Return the newest version of each view."""
-        return self._caller.get("/features/views")
+    def views(self, *, search: str = "") -> Docs:
+        """Return the newest version of each view, or of those that mention all words of a search."""
+        return self._caller.get("/features/views", search=search)
 
-    def services(self) -> Docs:
-        """Return the newest version of each service."""
-        return self._caller.get("/features/services")
+    def services(self, *, search: str = "") -> Docs:
+        """Return the newest version of each service, or of those that mention all words of a search."""
+        return self._caller.get("/features/services", search=search)
+
+    def versions(self, view: str) -> Docs:
+        """Return all versions of a view, the newest first. Raises NotFound."""
+        return self._caller.get(f"/features/views/{segment(view)}/versions")
+
+    def usage(self, view: str | None = None) -> Docs:
+        """Return the services, models and endpoints that use a view (`NAME`, `NAME@V`), or each view. Raises NotFound."""
+        return self._caller.get("/features/usage", view=view)
+
+    def rollback(self, service: str, version: int, *, reason: str = "") -> Doc:
+        """Make what a version of a service was the newest again; return what changed, as `apply` does. Raises NotFound, Invalid."""
+        return self._caller.post(f"/features/services/{segment(service)}/rollback", {"version": version, "reason": reason})
 
     def history(self, rows: Path | str | Any, service: str, *, timestamp: str = "event_timestamp") -> Any:
         """Return the rows as an Arrow table, in their order, with the features of a service (`NAME`, `NAME@V`) as of each row's timestamp.

@@ -22,7 +22,7 @@ Origin = Literal["argument", "environment", "tidemill.toml", "default"]
 CALLER = ("url", "token", "project", "offline", "run", "runs")
 NOT_SETTINGS = frozenset({"HOME", *(name.upper() for name in CALLER)})
 # Tables of tidemill.toml that declare things (views, endpoints, rules); their owners read them.
-DECLARATIONS = frozenset({"pipelines"})
+DECLARATIONS = frozenset({"features", "pipelines"})
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]

@@ -18,7 +18,7 @@ from tidemill.datasets.versions import read_version
 from tidemill.features.computed import computed_types, input_types
 from tidemill.features.incoming import KeyKind
 from tidemill.features.online import ReadPlan, ViewPlan
-from tidemill.features.views import FeatureService, FeatureView, check_source, expand
+from tidemill.features.views import FeatureService, FeatureView, check_source, expand, mentions
 from tidemill.govern.workspace import Workspace
 from tidemill.store.online import NAMESPACE_BYTES
 
@@ -208,19 +208,56 @@ def read_service(ws: Workspace, reference: str) -> ServiceVersion:
     return _service(row, views)
 
 
-def list_views(ws: Workspace) -> list[ViewVersion]:
-    """Return the newest version of each feature view, by name."""
+def rollback(ws: Workspace, reference: str, *, reason: str = "") -> FeaturePlan:
+    """Apply what a version of a service (`NAME@V`) was: its definition and those of its views are the newest again, as new versions.
+
+    Nothing moves for models that pin a version. Raises DefinitionNotFound, and Invalid for what the sources do not fit any more.
+    """
+    return apply(ws, *_as_it_was(ws, reference), reason=reason)
+
+
+def plan_rollback(ws: Workspace, reference: str) -> FeaturePlan:
+    """Return what `rollback` would do, without doing it. Raises DefinitionNotFound, Invalid."""
+    return plan(ws, *_as_it_was(ws, reference))
+
+
+def _as_it_was(ws: Workspace, reference: str) -> tuple[list[FeatureView], list[FeatureService]]:
+    found = read_service(ws, reference)
+    if "@" not in reference:
+        before = f"{found.name}@{max(1, found.version - 1)}"
+        raise Invalid(f"service {reference!r} is at version {found.version}; name the one to go back to, as in {before}")
+    return [view.definition for view in found.views], [found.definition]
+
+
+def view_versions(ws: Workspace, name: str) -> list[ViewVersion]:
+    """Return all versions of a feature view, the newest first. Raises DefinitionNotFound."""
+    ws.require("features.read", name)
+    with ws.catalog.reading() as tx:
+        newest = _view(_read(tx, FEATURE_VIEWS, "view", ws.project, name))
+        mine = select(FEATURE_VIEWS).where(FEATURE_VIEWS.c.project == ws.project, FEATURE_VIEWS.c.name == newest.name)
+        return [_view(row) for row in tx.execute(mine.order_by(FEATURE_VIEWS.c.version.desc()))]
+
+
+def changes_between(old: FeatureView, new: FeatureView) -> tuple[str, ...]:
+    """Return what differs between two versions of a view, as a plan tells it."""
+    return _fields_that_differ(old, new) or ("types of its columns",)
+
+
+def list_views(ws: Workspace, *, search: str = "") -> list[ViewVersion]:
+    """Return the newest version of each feature view, or of those that mention all words of a search, by name."""
     ws.require("features.read")
     with ws.catalog.reading() as tx:
-        return sorted(_newest_views(tx, ws.project).values(), key=lambda view: view.name)
+        found = _newest_views(tx, ws.project).values()
+    return sorted((view for view in found if mentions(view.definition, search)), key=lambda view: view.name)
 
 
-def list_services(ws: Workspace) -> list[ServiceVersion]:
-    """Return the newest version of each feature service, by name."""
+def list_services(ws: Workspace, *, search: str = "") -> list[ServiceVersion]:
+    """Return the newest version of each feature service, or of those that mention all words of a search, by name."""
     ws.require("features.read")
     with ws.catalog.reading() as tx:
         names = tx.execute(select(FEATURE_SERVICES.c.name).where(FEATURE_SERVICES.c.project == ws.project).distinct()).scalars().all()
-    return [read_service(ws, name) for name in sorted(names)]
+    found = [read_service(ws, name) for name in sorted(names)]
+    return [service for service in found if mentions(service.definition, search)]
 
 
 def compile_plan(ws: Workspace, *services: str) -> ReadPlan:
@@ -318,7 +355,7 @@ def _decide(
             changes.append(DefinitionChange(kind="view", name=view.name, action="keep", version=old.version))
             continue
         versions[view.name] = old.version + 1 if old is not None else 1
-        what = _fields_that_differ(old.definition, view) or ("types of its columns",) if old is not None else ()
+        what = changes_between(old.definition, view) if old is not None else ()
         changes.append(
             DefinitionChange(kind="view", name=view.name, action="change" if old else "create", version=versions[view.name], what=what)
         )

@@ -152,6 +152,7 @@ class FeatureService(Value, frozen=True, kw_only=True):
     features: tuple[str, ...]
     description: str = ""
     owner: str = ""
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, "feature service")
@@ -166,6 +167,17 @@ class FeatureService(Value, frozen=True, kw_only=True):
     def views(self) -> tuple[str, ...]:
         """The names of the views it draws on, in order of first use."""
         return tuple(dict.fromkeys(reference.partition(":")[0] for reference in self.features))
+
+
+def mentions(definition: FeatureView | FeatureService, words: str) -> bool:
+    """Return whether each word stands somewhere in a definition: names, source, join keys, descriptions, owner, tags; in any case."""
+    told = [definition.name, definition.description, definition.owner, *definition.tags]
+    if isinstance(definition, FeatureView):
+        told += [definition.source, *definition.entity, *(f"{feature.name} {feature.description}" for feature in definition.features)]
+    else:
+        told += definition.features
+    text = "\n".join(told).lower()
+    return all(word in text for word in words.lower().split())
 
 
 def aggregation_of(feature: Feature) -> Aggregation:

@@ -6,6 +6,7 @@ from typing import BinaryIO, Literal
 
 from tidemill.core.values import Value
 from tidemill.datasets.versions import read_files
+from tidemill.deploy.feature_use import FeatureUse, feature_use
 from tidemill.features import definitions, history, materialize
 from tidemill.features.definitions import FeaturePlan, ServiceVersion, ViewVersion
 from tidemill.features.materialize import Materialized
@@ -33,14 +34,36 @@ class Materialize(Value, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def list_views(ws: Workspace) -> list[ViewVersion]:
-    """List the newest version of each view."""
-    return definitions.list_views(ws)
+class Rollback(Value, frozen=True, kw_only=True):
+    """The version of the service to go back to."""
+
+    version: int
+    reason: str = ""
 
 
-def list_services(ws: Workspace) -> list[ServiceVersion]:
-    """List the newest version of each service."""
-    return definitions.list_services(ws)
+def list_views(ws: Workspace, *, search: str = "") -> list[ViewVersion]:
+    """List the newest version of each view, or of those that mention all words of a search."""
+    return definitions.list_views(ws, search=search)
+
+
+def list_services(ws: Workspace, *, search: str = "") -> list[ServiceVersion]:
+    """List the newest version of each service, or of those that mention all words of a search."""
+    return definitions.list_services(ws, search=search)
+
+
+def list_versions(ws: Workspace, name: str) -> list[ViewVersion]:
+    """List all versions of a view, the newest first."""
+    return definitions.view_versions(ws, name)
+
+
+def usage(ws: Workspace, *, view: str | None = None) -> list[FeatureUse]:
+    """List the services, models and endpoints that use the versions of a view, or of all views."""
+    return feature_use(ws, view)
+
+
+def rollback_service(ws: Workspace, name: str, *, body: Rollback) -> FeaturePlan:
+    """Make what a version of a service was the newest again: it and its views get new versions where they differ."""
+    return definitions.rollback(ws, f"{name}@{body.version}", reason=body.reason)
 
 
 def plan_features(ws: Workspace, *, body: Definitions) -> FeaturePlan:
@@ -80,7 +103,10 @@ ROUTES = (
     Route("PUT", "/features", apply_features),
     Route("POST", "/features/plan", plan_features),
     Route("GET", "/features/views", list_views),
+    Route("GET", "/features/views/{name}/versions", list_versions),
     Route("GET", "/features/services", list_services),
+    Route("GET", "/features/usage", usage),
+    Route("POST", "/features/services/{name}/rollback", rollback_service),
     Route("POST", "/features/services/{name}/history", history_of_rows),
     Route("PUT", "/features/views/{name}/materialized", materialize_view),
 )
