@@ -1,5 +1,6 @@
 """Computed columns: one expression, one value, over tables and over pushed rows; and what is not an expression over one row."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,11 @@ EXPRESSIONS = {
     "root": "sqrt(delay)",
     "number": "CAST(substr(flight, 2) AS INTEGER)",
     "one": "1",
+    "known": "coalesce(delay, -1)",
 }
 KINDS = {
     "late_share": "double", "lateness": "double", "per_gate": "double", "bad": "bool", "kind": "string", "root": "double",
-    "number": "double", "one": "double",
+    "number": "double", "one": "double", "known": "double",
 }  # fmt: skip
 
 
@@ -63,16 +65,16 @@ def test_a_pushed_row_gets_the_value_that_the_table_gets(rows: list[dict[str, An
 
 
 def test_values_are_right_and_what_cannot_be_computed_is_missing() -> None:
-    rows = [worlds.event("F1", delay=30.0), worlds.event("Fx", delay=-4.0)]
+    rows = [worlds.event("F1", delay=30.0), worlds.event("Fx", delay=-4.0), worlds.event("F3", delay=math.nan)]
     made = with_computed(worlds.events_table(rows), EXPRESSIONS)
-    assert np.isnan(numbers_of(made["root"], "root")).tolist() == [False, True]
+    assert np.isnan(numbers_of(made["root"], "root")).tolist() == [False, True, True]
     expected = {
-        "late_share": [30 / 45, 0.0], "lateness": [30.0, 0.0], "per_gate": [None, None], "bad": [True, False], "kind": ["A320?", "A320?"],
-        "number": [1.0, None], "one": [1.0, 1.0],
+        "late_share": [30 / 45, 0.0, 0.0], "lateness": [30.0, 0.0, 0.0], "per_gate": [None] * 3, "bad": [True, False, None],
+        "kind": ["A320?"] * 3, "number": [1.0, None, 3.0], "one": [1.0] * 3, "known": [30.0, -4.0, -1.0],
     }  # fmt: skip
     assert made.select(list(expected)).to_pydict() == expected
     assert with_computed(made.slice(0, 0).select(COLUMNS), {"one": "1"}).num_rows == 0
-    assert with_computed(made.select(COLUMNS), {"one": "1"})["one"].to_pylist() == [1.0, 1.0]
+    assert with_computed(made.select(COLUMNS), {"one": "1"})["one"].to_pylist() == [1.0] * 3
 
 
 def test_pushed_moments_may_be_text() -> None:

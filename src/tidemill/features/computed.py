@@ -1,7 +1,8 @@
 """Computed columns of a view: SQL expressions over a row of its source, by DuckDB, the same over a table and over pushed rows.
 
 An expression sees one row and nothing else: no other rows, no files, no clock and no chance, so that it says the same whenever it is
-asked. Numbers go in as doubles or whole numbers of 64 bits, times as TIMESTAMP in UTC. What cannot be computed for a row is missing there.
+asked. Numbers go in as doubles or whole numbers of 64 bits, times as TIMESTAMP in UTC, what is missing (NaN too) as NULL. What cannot be
+computed for a row is missing there.
 """
 
 import atexit
@@ -186,6 +187,8 @@ def _planned(expressions: Items, types: Items) -> Items:
 
 def _select(expressions: Mapping[str, str], types: Mapping[str, str], rows: str) -> str:
     """Return the query for computed columns over a query for the columns that they read."""
+    numbers = [f"CASE WHEN isnan({name}) THEN NULL ELSE {name} END AS {name}" for name in _quoted_of(types, "DOUBLE")]
+    rows = f"SELECT * REPLACE ({', '.join(numbers)}) FROM ({rows})" if numbers else rows
     for name, kind in _planned(tuple(expressions.items()), tuple(sorted(types.items()))):
         rows = f"SELECT *, TRY(CAST(({expressions[name]}\n) AS {kind})) AS {_quoted(name)} FROM ({rows})"
     return f"SELECT {', '.join(map(_quoted, expressions))} FROM ({rows})"
@@ -219,6 +222,10 @@ def _moment(value: Any) -> datetime | None:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _quoted_of(types: Mapping[str, str], kind: str) -> list[str]:
+    return [_quoted(name) for name in types if types[name] == kind]
 
 
 def _said(error: Exception) -> str:
