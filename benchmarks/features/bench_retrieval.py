@@ -186,12 +186,12 @@ def main() -> None:
                     commands[f"Feast, {store} store"] = [python, str(HERE / "peers" / "feast_peer.py"), str(folder), store]
             except (subprocess.CalledProcessError, OSError) as error:
                 report.note(f"Feast: skipped, it could not be installed here ({str(getattr(error, 'stderr', '') or error)[-150:]})")
-        compare(report, commands, told.rounds(5))
+        compare(report, commands, told.rounds(3))
         if not told.quick:
             folder = Path(name) / "many"
             write(folder, large)
             prepare(folder)
-            compare(report, {task: [sys.executable, __file__, "--alone", task, str(folder)] for task in list(TASKS)[3:]}, told.rounds(2))
+            compare(report, {task: [sys.executable, __file__, "--alone", task, str(folder)] for task in list(TASKS)[3:]}, told.rounds(1))
     report.note("answers are compared by the sum of each feature over all rows; of Feast's file store they differ: it leaves rows out")
     report.show(told)
 

@@ -1,4 +1,4 @@
-"""The floor under every Python server: `python bare.py MODEL.onnx PORT` answers Open Inference JSON and does nothing else.
+"""The floor under every Python server: `python bare.py MODEL.onnx PORT` answers Open Inference, JSON or binary, and does nothing else.
 
 asyncio.Protocol on uvloop, httptools, msgspec, NumPy and ONNX Runtime; no check of rows, no routing, no journal, no metrics.
 """
@@ -21,11 +21,20 @@ class Tensor(msgspec.Struct):
     data: list[float]
 
 
+class Shape(msgspec.Struct):
+    name: str
+    shape: list[int]
+
+
+class Head(msgspec.Struct):
+    inputs: list[Shape]
+
+
 class Inference(msgspec.Struct):
     inputs: list[Tensor]
 
 
-DECODER, ENCODER = msgspec.json.Decoder(Inference), msgspec.json.Encoder()
+DECODER, HEADS, ENCODER = msgspec.json.Decoder(Inference), msgspec.json.Decoder(Head), msgspec.json.Encoder()
 
 
 class Bare(asyncio.Protocol):
@@ -35,6 +44,7 @@ class Bare(asyncio.Protocol):
         self.session = session
         self.parser = httptools.HttpRequestParser(self)
         self.body = b""
+        self.head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -42,13 +52,29 @@ class Bare(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.parser.feed_data(data)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"inference-header-content-length":
+            self.head_bytes = int(value)
+
     def on_body(self, body: bytes) -> None:
         self.body += body
 
     def on_message_complete(self) -> None:
         body, self.body = self.body, b""
+        head = self.head_bytes
         if not body:
             answer = b"{}"
+        elif head:
+            (scores,) = self.session.run(
+                None, {"x": np.frombuffer(body, "<f4", offset=head).reshape(HEADS.decode(body[:head]).inputs[0].shape)}
+            )
+            raw = scores.astype("<f8").tobytes()
+            output = {"name": "score", "shape": [len(scores)], "datatype": "FP64", "parameters": {"binary_data_size": len(raw)}}
+            told = ENCODER.encode({"model_name": "trees", "outputs": [output]})
+            self.head_bytes = 0
+            line = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ninference-header-content-length: %d\r\n" % len(told)
+            self.transport.write(line + b"content-length: %d\r\n\r\n%b%b" % (len(told) + len(raw), told, raw))
+            return
         else:
             tensor = DECODER.decode(body).inputs[0]
             (scores,) = self.session.run(None, {"x": np.array(tensor.data, dtype=np.float32).reshape(tensor.shape)})
