@@ -255,7 +255,7 @@ def test_features_are_planned_applied_and_brought_online(say: Say, home: Path, t
     assert [(change["kind"], change["action"]) for change in applied["changes"]] == [("view", "create"), ("service", "create")]
     assert "keep" in say("features", "apply", *targets, "--home", fresh).out
     done = say("features", "materialize", "last", "--home", fresh)
-    assert "1 events of dataset:events@1 are online, 0 had no key or time" in done.out, done.err
+    assert "1 events of dataset:events@1 went online, 1 had no key or time" in done.out, done.err
     (tmp_path / "rows.csv").write_text("origin,at\nEWR,2013-06-01T13:00:00Z\nJFK,2013-06-01T13:00:00Z\n")
     given = ("features", "history", "delay", "--home", fresh, "--timestamp", "at")
     told = say(*given, tmp_path / "rows.csv", "--to", tmp_path / "out.parquet", "--source", "events@1")

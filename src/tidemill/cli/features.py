@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.show import MOMENTS, cell, emit, json_option, opened, table, workspace_options
+from tidemill.cli.show import MOMENTS, cell, emit, json_option, on_terminal, opened, table, workspace_options
 from tidemill.core.errors import Invalid
 from tidemill.core.settings import FILE_NAME
 from tidemill.core.window import Window
@@ -124,16 +124,30 @@ def apply(targets: tuple[str, ...], dry_run: bool, reason: str, home: Path | Non
 
 
 @features.command()
-@click.argument("view")
+@click.argument("views", nargs=-1, required=True, metavar="VIEW...")
+@click.option("--until", type=click.DateTime(MOMENTS), help="Events up to this moment (UTC unless it says). Default: now.")
+@click.option("--full", is_flag=True, help="Start from nothing: what was pushed and is not in the source is gone.")
 @click.option("--reason", default="", help="Why.")
 @workspace_options
 @json_option
-def materialize(view: str, reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
-    """Put the events of a VIEW's source online."""
-    done = put_online(opened(home, project), view, reason=reason)
-    counts = f"{done.stored} events of {done.source} are online, {done.skipped} had no key or time"
-    text = f"{done.view} up to {done.until:%Y-%m-%d %H:%M}: {counts}"
-    emit(done, as_json=as_json, text=lambda: text)
+def materialize(
+    views: tuple[str, ...], until: datetime | None, full: bool, reason: str, home: Path | None, project: str | None, as_json: bool
+) -> None:  # fmt: skip
+    """Put online what came to the sources of VIEWs since the last time."""
+    ws = opened(home, project)
+    end = _utc(until) if until is not None else None
+    watch = _show_progress if on_terminal() else None
+    done = [put_online(ws, view, end, full=full, watch=watch, reason=reason) for view in views]
+    lines = [
+        f"{each.view} up to {each.until:%Y-%m-%d %H:%M}: {each.stored} events of {each.source} went online, "
+        f"{each.skipped} had no key or time"
+        for each in done
+    ]
+    emit(done[0] if len(done) == 1 else done, as_json=as_json, text=lambda: "\n".join(lines))
+
+
+def _show_progress(done: int, total: int) -> None:
+    click.echo(f"\r\033[K{done:,} of {total:,} events", nl=done >= total, err=True)
 
 
 @features.command()
@@ -243,7 +257,11 @@ def _told_versions(found: Sequence[definitions.ViewVersion]) -> str:
 def _window(start: datetime | None, end: datetime | None) -> Window:
     if start is None or end is None:
         raise Invalid("neither ROWS nor a span of time was given; expected a file, a dataset, or --from and --until")
-    return Window(start=start if start.tzinfo else start.replace(tzinfo=UTC), end=end if end.tzinfo else end.replace(tzinfo=UTC))
+    return Window(start=_utc(start), end=_utc(end))
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _definitions(found: object, target: str) -> list[FeatureView | FeatureService]:

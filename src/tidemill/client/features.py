@@ -59,7 +59,9 @@ class Features:
             raise ExtraMissing("pyarrow", "ml") from error
         return parquet.read_table(pa.BufferReader(told))
 
-    def materialize(self, view: str, *, until: datetime | None = None, source: str | None = None, reason: str = "") -> Doc:
-        """Bring a view's values from its dataset into the online store. Doing it again changes nothing."""
-        body = {"until": until, "source": source, "reason": reason}
+    def materialize(
+        self, view: str, *, until: datetime | None = None, source: str | None = None, full: bool = False, reason: str = ""
+    ) -> Doc:  # fmt: skip
+        """Bring what came to a view's dataset since the last time into the online store; with `full`, all of it and nothing else."""
+        body = {"until": until, "source": source, "full": full, "reason": reason}
         return self._caller.put(f"/features/views/{segment(view)}/materialized", body)

@@ -1,7 +1,7 @@
 """Columns that a caller sent, as keys of entities and rows of words; what does not fit a view is refused. Needs no tables."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ Column = Sequence[Any] | NDArray[Any]
 Columns = Mapping[str, Column]
 
 NEVER = -(2**63)
+_TYPES: dict[KeyKind, type] = {"string": str, "long": int}
 
 
 class Incoming(NamedTuple):
@@ -53,23 +54,27 @@ def from_columns(
     numbers = [_numbers(view, name, rows[name]) for name in form.numbers]
     texts = [_texts(view, name, rows[name]) for name in form.texts]
     known: dict[bytes, int] = {}
-    parts = zip(*(plain(rows[name]) for name in view.entity), strict=True)
-    encoded = [entity_key(view, kinds, each) if time != NEVER else None for each, time in zip(parts, times.tolist(), strict=True)]
-    owners = np.array([-1 if key is None else known.setdefault(key, len(known)) for key in encoded], dtype=np.int64)
+    encoded = entity_keys(view, kinds, list(zip(*(plain(rows[name]) for name in view.entity), strict=True)))
+    happened = (times != NEVER).tolist()
+    owners = np.array(
+        [known.setdefault(key, len(known)) if key is not None and there else -1 for key, there in zip(encoded, happened, strict=True)],
+        dtype=np.int64,
+    )
     hashes = hashes_of(keys) if keys is not None else None
     tails = tails_of(keys, texts, times.size) if form.tailed else None
     return gathered(form, list(known), owners, times, written, hashes, numbers, tails)
 
 
-def entity_key(view: FeatureView, kinds: Sequence[KeyKind], parts: Sequence[Any]) -> bytes | None:
-    """Return the stored key of an entity, None when a part of it is missing. Long ones are stored under their hash. Raises Invalid."""
-    typed: list[str | int] = []
-    for name, kind, value in zip(view.entity, kinds, parts, strict=True):
-        if value is None:
-            return None
-        typed.append(value if type(value) is str and kind == "string" else _typed_key(view, name, kind, value))
-    key = pack(typed)
-    return key if len(key) <= KEY_BYTES else b"\xff" + hashlib.blake2b(key).digest()
+def entity_keys(view: FeatureView, kinds: Sequence[KeyKind], entities: Collection[Sequence[Any]]) -> list[bytes | None]:
+    """Return the stored key of each entity, None when a part of it is missing. Long ones are stored under their hash. Raises Invalid."""
+    for place, kind in enumerate(kinds):
+        parts = [parts[place] for parts in entities]
+        if set(map(type, parts)) - {_TYPES[kind]} or (kind == "long" and parts and not -(2**63) <= min(parts) <= max(parts) < 2**63):
+            return [_entity_key(view, kinds, parts) for parts in entities]
+    keys = [pack(parts) for parts in entities]
+    if keys and max(map(len, keys)) > KEY_BYTES:
+        return [_entity_key(view, kinds, parts) for parts in entities]
+    return [*keys]
 
 
 def plain(column: Column) -> list[Any]:
@@ -89,6 +94,13 @@ def gathered(
     if not there.all():
         events = events.take(there)
     return Incoming(entities, events, owners.size - events.owners.size)
+
+
+def _entity_key(view: FeatureView, kinds: Sequence[KeyKind], parts: Sequence[Any]) -> bytes | None:
+    if None in parts:
+        return None
+    key = pack([_typed_key(view, *each) for each in zip(view.entity, kinds, parts, strict=True)])
+    return key if len(key) <= KEY_BYTES else b"\xff" + hashlib.blake2b(key).digest()
 
 
 def _typed_key(view: FeatureView, name: str, kind: KeyKind, value: Any) -> str | int:

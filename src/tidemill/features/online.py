@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from tidemill.core.clock import micros
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Value, field
-from tidemill.features.incoming import Columns, Incoming, KeyKind, entity_key, from_columns, plain
-from tidemill.features.stored import MICROSECOND, Form, longest
+from tidemill.features.incoming import Columns, Incoming, KeyKind, entity_keys, from_columns, plain
+from tidemill.features.stored import MICROSECOND, Events, Form, longest
 from tidemill.features.views import AggregateFunction, FeatureView, aggregation_of
 from tidemill.features.windows import Floats, Ints, summarise
 from tidemill.store.online import OnlineStore
@@ -121,7 +121,7 @@ class Push:
         """Store the events in one atomic batch. Storing them again changes nothing where the view has an event key."""
         entities, events, _ = self._incoming
         if entities:
-            online.update_many(self.plan.namespace, entities, merging(self._form, Incoming(entities, events, 0), now=self._now))
+            online.update_many(self.plan.namespace, entities, merging(self._form, events, now=self._now))
         return self.outcome
 
 
@@ -142,13 +142,13 @@ def prepare(plan: ViewPlan, rows: Columns, *, now: datetime) -> Push:
 
 
 def merging(
-    form: Form, incoming: Incoming, *, now: int, until: int | None = None, anew: bool = False
+    form: Form, events: Events, *, now: int, until: int | None = None, anew: bool = False
 ) -> Callable[[list[bytes | None]], list[bytes | None]]:  # fmt: skip
-    """Return what makes entities' stored events those with new ones among them. anew: the new ones alone."""
+    """Return what makes entities' stored events those with new ones among them. anew: the new ones alone. now, until: see `Form.joined`."""
 
     def change(blobs: list[bytes | None]) -> list[bytes | None]:
         old = form.decode([None] * len(blobs) if anew else blobs)
-        return form.encode(form.joined(old, incoming.events, now=now, until=until), len(blobs))
+        return form.encode(form.joined(old, events, now=now, until=until), len(blobs))
 
     return change
 
@@ -342,7 +342,7 @@ def _distinct_keys(plan: ViewPlan, keys: Columns) -> tuple[list[bytes], Ints | N
         raise Invalid(f"join keys of feature view {view.name!r} differ in length; expected one value a row in each")
     rows = list(zip(*columns, strict=True))
     known = dict.fromkeys(rows)
-    encoded = [entity_key(view, plan.key_kinds, parts) for parts in known]
+    encoded = entity_keys(view, plan.key_kinds, known)
     if len(known) == len(rows) and None not in encoded:
         return [key for key in encoded if key is not None], None
     found: list[bytes] = []

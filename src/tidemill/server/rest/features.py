@@ -27,10 +27,11 @@ class Definitions(Value, frozen=True, kw_only=True):
 
 
 class Materialize(Value, frozen=True, kw_only=True):
-    """Up to when, and from which version of the source."""
+    """Up to when, and from which version of the source. full: from nothing, not only what came since the last time."""
 
     until: datetime | None = None
     source: str | None = None
+    full: bool = False
     reason: str = ""
 
 
@@ -96,7 +97,7 @@ def _pieces(file: BinaryIO) -> Chunks:
 
 def materialize_view(ws: Workspace, name: str, *, body: Materialize) -> Materialized:
     """Put a view's events online."""
-    return materialize.materialize(ws, name, body.until, source=body.source, reason=body.reason)
+    return materialize.materialize(ws, name, body.until, source=body.source, full=body.full, reason=body.reason)
 
 
 ROUTES = (
