@@ -86,3 +86,27 @@ def test_answers_of_a_pinned_model_do_not_move_when_the_definition_does(ws: Work
         ("view", "change", 3, ("computed: gain",)),
         ("service", "change", 3, ("view gains is now version 3",)),
     ]
+
+
+def test_a_worker_computes_features_from_the_request(ws: Workspace, tmp_path: Path) -> None:
+    add(ws, "flights", features.events_table([features.event("F1", delay=7.0)]))
+    made = FeatureService(
+        name="delay", features=("last:last_delay",), computed={"a": "more * last_delay", "b": "1"}, request={"more": "double"}
+    )
+    apply(ws, [features.latest_view(keys=True, ttl=None)], [made])
+    materialize(ws, "last", until=features.START + timedelta(minutes=2))
+    spec = replace(example_spec("onnx", "model.onnx"), feature_service="delay@1", request_columns=())
+    register(ws, "delay", put_tree(ws.objects, {"model.onnx": example_onnx(), SPEC_FILE: canonical(spec)}))
+    create_endpoint(ws, "delay", "delay@1")
+    SimulatedClock.create(tmp_path / "clock", features.START + timedelta(minutes=30))
+    plant = Plant(ws.home, clock=f"simulated:{tmp_path}/clock")
+    generation = publish(ws)
+    with plant.worker() as caller:
+        plant.wait(generation)
+        rows = [{"origin": "EWR", "more": 0.5}, {"origin": "JFK", "more": 1.0}, {"origin": "EWR", "more": None}]
+        answers = [each["score"] for each in caller.predict(*rows)["predictions"]]
+        refused = caller.post("/predict/delay", {"rows": [{"origin": "EWR"}]})
+        wrong = caller.post("/predict/delay", {"rows": [{"origin": "EWR", "more": "much"}]})
+    assert answers == [pytest.approx(0.1 * 3.5 + 0.01, abs=1e-6), 0.5, 0.5]
+    assert (refused.status, wrong.status) == (422, 422)
+    assert "more" in refused.json()["detail"]

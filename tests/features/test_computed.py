@@ -106,7 +106,7 @@ def test_pushed_moments_may_be_text() -> None:
         ({"a": "plane * 2"}, "'a' is 'plane \\* 2': (Binder|Conversion)"),
         ({"a": "[delay]"}, "of type DOUBLE\\[\\], not a number"),
         ({"a": "landed_at"}, "of type TIMESTAMP, not a number"),
-        ({"delay": "gate * 2"}, "has a column of that name"),
+        ({"delay": "gate * 2"}, "there is a column of that name"),
         ({"a": "b + delay", "b": "a"}, r"reads itself \((a reads b reads a|b reads a reads b)\)"),
     ],
 )

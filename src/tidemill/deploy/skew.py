@@ -147,7 +147,7 @@ def _settled(service: ServiceVersion, rows: pa.Table, until: datetime | None, le
         _count(left_out, f"the datasets end at {until:%Y-%m-%d %H:%M} UTC, before them", rows.num_rows - known.num_rows)
         rows = known
     keys = {key for view in service.views for key in view.definition.entity}
-    hidden = sorted(name for name in (*keys, *service.feature_names) if INPUT + name not in rows.column_names)
+    hidden = sorted(name for name in {*keys, *service.on_demand.request, *service.feature_names} if INPUT + name not in rows.column_names)
     if hidden and rows.num_rows:
         _count(left_out, f"the journal has no {', '.join(hidden)}", rows.num_rows)
         return rows.slice(0, 0)
@@ -158,7 +158,8 @@ def _compare(
     ws: Workspace, service: ServiceVersion, rows: pa.Table, *, tolerance: float, sources: Mapping[str, str] | None
 ) -> Iterator[FeatureSkew]:  # fmt: skip
     brought = inputs(rows)
-    keys = list(dict.fromkeys(key for view in service.views for key in view.definition.entity))
+    of_request = [name for name in service.on_demand.request if name in brought.column_names]
+    keys = list(dict.fromkeys([*(key for view in service.views for key in view.definition.entity), *of_request]))
     asked = pa.table({**{key: brought[key] for key in keys}, "event_timestamp": rows["at"]})
     versions = {name: source for name, source in (sources or {}).items() if name in {view.definition.source for view in service.views}}
     expected = history(ws, asked, service, sources=versions)

@@ -33,7 +33,7 @@ class ExpressionRefused(Invalid):
 
     def __init__(self, name: str, expression: str, reason: str) -> None:
         self.name, self.expression, self.reason = name, expression, reason
-        super().__init__(f"computed column {name!r} is {expression!r}: {reason}; expected an SQL expression over columns of the source")
+        super().__init__(f"computed column {name!r} is {expression!r}: {reason}; expected an SQL expression over columns of the row")
 
 
 def columns_read(expressions: Mapping[str, str]) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def input_types(expressions: Mapping[str, str], columns: Mapping[str, str]) -> d
     types = {}
     for name, expression in expressions.items():
         if name in columns:
-            raise ExpressionRefused(name, expression, "the source has a column of that name; name the computed one otherwise")
+            raise ExpressionRefused(name, expression, "there is a column of that name; name the computed one otherwise")
         for column in _read_by(name, expression):
             if column not in columns and column not in expressions:
                 raise ExpressionRefused(name, expression, f"{column!r} is not a column (there are: {', '.join(sorted(columns))})")

@@ -17,6 +17,7 @@ from tidemill.core.values import Value, field
 from tidemill.datasets.versions import read_version
 from tidemill.features.computed import computed_types, input_types
 from tidemill.features.incoming import KeyKind
+from tidemill.features.on_demand import OnDemand, on_demand
 from tidemill.features.online import ReadPlan, ViewPlan
 from tidemill.features.views import FeatureService, FeatureView, check_source, expand, mentions
 from tidemill.govern.workspace import Workspace
@@ -106,7 +107,21 @@ class ServiceVersion(Value, frozen=True, kw_only=True):
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The names of its features, in order."""
-        return tuple(feature.name for _, feature in expand(self.definition, {view.name: view.definition for view in self.views}))
+        return (*self.looked_up, *sorted(self.definition.computed))
+
+    @property
+    def looked_up(self) -> tuple[str, ...]:
+        """The names of those that are not computed from the others, in order."""
+        return tuple(feature.name for _, feature in expand(self.definition, self._views))
+
+    @property
+    def on_demand(self) -> OnDemand:
+        """The features that are computed when they are asked for."""
+        return on_demand(self.definition, self._views)
+
+    @property
+    def _views(self) -> dict[str, FeatureView]:
+        return {view.name: view.definition for view in self.views}
 
 
 class DefinitionChange(Value, frozen=True, kw_only=True):
@@ -277,11 +292,15 @@ def compile_plan(ws: Workspace, *services: str) -> ReadPlan:
             wanted = views.setdefault(version.node, (version, []))[1]
             if feature.name not in wanted:
                 wanted.append(feature.name)
+        for name, expression in sorted(service.definition.computed.items()):
+            if owners.setdefault(name, expression) != expression:
+                raise PlansCollide(name, owners[name], expression)
     return ReadPlan(
         project=ws.project,
         services=tuple(service.reference for service in found),
         views=tuple(view_plan(ws.project, view, wanted=wanted) for view, wanted in views.values()),
         features=tuple(owners),
+        on_demand=tuple(service.on_demand for service in found if service.definition.computed),
     )
 
 
@@ -360,7 +379,7 @@ def _decide(
             DefinitionChange(kind="view", name=view.name, action="change" if old else "create", version=versions[view.name], what=what)
         )
     for service in services:
-        expand(service, known)
+        on_demand(service, known)
         row = _newest_row(tx, FEATURE_SERVICES, project, service.name)
         pins = {name: versions[name] for name in service.views}
         if row is not None and (row.definition, row.views) == (service, pins):

@@ -22,7 +22,7 @@ from tidemill.core.window import Window
 from tidemill.datasets.versions import DatasetVersion, add_parts, paths, read_version
 from tidemill.features.definitions import ServiceVersion, read_service
 from tidemill.features.partitions import Streamed, join_in_parts, needed, stream_files, stream_table
-from tidemill.features.timeline import join
+from tidemill.features.timeline import complete, join
 from tidemill.features.views import Feature, FeatureView
 from tidemill.govern.workspace import Workspace
 
@@ -58,8 +58,8 @@ def history(
     """
     asked = _Asked(ws, service, sources)
     events = {name: source.table(needed(asked.views, name, source)) for name, source in asked.events.items()}
-    joined = join(entities, asked.views, events, timestamp=timestamp, wanted=asked.service.feature_names)
-    wanted = joined.select([*entities.column_names, *asked.service.feature_names])
+    joined = join(entities, asked.views, events, timestamp=timestamp, wanted=asked.service.looked_up)
+    wanted = asked.completed(joined).select([*entities.column_names, *asked.service.feature_names])
     return wanted.replace_schema_metadata({**(wanted.schema.metadata or {}), SOURCES_KEY: encode(asked.nodes)})
 
 
@@ -94,11 +94,11 @@ def history_to(
         folder, made = Path(name), Path(name) / "features.parquet"
         (folder / "parts").mkdir()
         batches = join_in_parts(
-            rows, asked.views, asked.events, timestamp=timestamp, wanted=asked.service.feature_names, memory_bytes=memory_mb << 20,
+            rows, asked.views, asked.events, timestamp=timestamp, wanted=asked.service.looked_up, memory_bytes=memory_mb << 20,
             folder=folder / "parts", executor=workers,
         )  # fmt: skip
         names = [*rows.schema.names, *asked.service.feature_names]
-        count = _write(batches, made, names, asked.nodes)
+        count = _write(_completed(asked, batches), made, names, asked.nodes)
         if isinstance(to, Path):
             made.replace(to)
             return Retrieved(service=asked.service.reference, rows=count, sources=asked.nodes, path=str(to))
@@ -159,6 +159,7 @@ class _Asked:
 
     def __init__(self, ws: Workspace, service: str | ServiceVersion, sources: Mapping[str, str] | None) -> None:
         self.service = read_service(ws, service) if isinstance(service, str) else service
+        self._on_demand = self.service.on_demand
         self.views: list[FeatureView] = [view.definition for view in self.service.views]
         read = dict.fromkeys(view.source for view in self.views)
         strange = sorted(set(sources or {}) - set(read))
@@ -166,6 +167,10 @@ class _Asked:
             raise Invalid(f"feature service {self.service.name!r} does not read {', '.join(strange)} (it reads: {', '.join(sorted(read))})")
         self._versions = {name: read_version(ws, (sources or {}).get(name, name)) for name in read}
         self.events: dict[str, Streamed] = {name: stream_files(paths(ws, version)) for name, version in self._versions.items()}
+
+    def completed(self, rows: pa.Table) -> pa.Table:
+        """Return rows that features were joined to with those that are computed from them. Raises Invalid."""
+        return complete(rows, self._on_demand)
 
     @property
     def nodes(self) -> dict[str, str]:
@@ -187,6 +192,12 @@ def _entity_rows(ws: Workspace, entities: pa.Table | Sequence[Path] | str) -> tu
         return stream_files(entities), None
     except pa.ArrowInvalid as error:
         raise Invalid(f"the entity rows could not be read as Parquet: {error}") from error
+
+
+def _completed(asked: _Asked, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        rows = asked.completed(pa.Table.from_batches([batch]))
+        yield pa.RecordBatch.from_arrays([column.combine_chunks() for column in rows.columns], schema=rows.schema)
 
 
 def _write(batches: Iterator[pa.RecordBatch], path: Path, names: Sequence[str], nodes: Mapping[str, str]) -> int:

@@ -20,6 +20,7 @@ from tidemill.core.clock import micros
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Value, field
 from tidemill.features.incoming import Columns, Incoming, KeyKind, entity_keys, from_columns, plain
+from tidemill.features.on_demand import OnDemand
 from tidemill.features.stored import MICROSECOND, Events, Form, longest
 from tidemill.features.views import AggregateFunction, FeatureView, aggregation_of
 from tidemill.features.windows import Floats, Ints, summarise
@@ -52,13 +53,14 @@ class ViewPlan(Value, frozen=True, kw_only=True):
 class ReadPlan(Value, frozen=True, kw_only=True):
     """Feature services, compiled: what to look up for a row, and in which order the features come out.
 
-    services: what it was compiled from, such as `delay@2`.
+    services: what it was compiled from, such as `delay@2`. on_demand: what each computes of what was looked up and of the request.
     """
 
     project: str
     services: tuple[str, ...]
     views: tuple[ViewPlan, ...]
     features: tuple[str, ...]
+    on_demand: tuple[OnDemand, ...] = ()
 
     @property
     def entity(self) -> tuple[str, ...]:
@@ -93,8 +95,9 @@ class FeatureReader:
     def read(self, keys: Columns, at: datetime) -> Found:
         """Return each feature as an array of one value a row, in the plan's order.
 
-        keys: one column per join key, of equal length; None in it means "nobody". Numbers come as float64 (NaN is missing), text
-        as object arrays (None is missing). Raises Invalid for a missing or ill-typed join key.
+        keys: one column per join key and per column that features are computed from, of equal length; None in a join key means
+        "nobody". Numbers come as float64 (NaN is missing), text as object arrays (None is missing). Raises Invalid for a missing or
+        ill-typed column.
         """
         moment = micros(at)
         entities = [_distinct_keys(view, keys) for view in self._firsts]
@@ -106,6 +109,8 @@ class FeatureReader:
         windowed, reader = self._windowed
         if windowed:
             found |= reader.values([blobs[number] for number in windowed], [places[number] for number in windowed], moment)
+        for each in self.plan.on_demand:
+            found |= each.values({**keys, **found})
         return {name: found[name] for name in self.plan.features}
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tidemill.core.errors import Invalid
 from tidemill.features.computed import with_computed
 from tidemill.features.keys import NEVER, NOBODY, AskingRows, Line, moments_of, texts_of
+from tidemill.features.on_demand import OnDemand
 from tidemill.features.values import numbers_of, values_of
 from tidemill.features.views import Aggregation, Feature, FeatureView, aggregation_of
 from tidemill.features.windows import Floats, Ints, spread, summarise
@@ -65,6 +66,24 @@ def look_up(
     timeline = _Windows(view, events, rows) if view.windowed else _Latest(view, events, rows)
     asked = [feature for feature in view.features if wanted is None or feature.name in wanted]
     return timeline.features(asked) if asked else {}
+
+
+def complete(rows: pa.Table, asked: OnDemand) -> pa.Table:
+    """Return rows with the features that are computed from their other columns. Raises Invalid for columns that do not fit."""
+    if not asked.expressions:
+        return rows
+    if missing := [name for name in asked.types if name not in rows.column_names]:
+        raise Invalid(f"the rows have no column {', '.join(missing)}, of which {', '.join(asked.expressions)} are computed")
+    if beside := [name for name in asked.expressions if name in rows.column_names]:
+        raise Invalid(f"feature {beside[0]!r} would stand beside a column of that name; rename one of them")
+    told = {
+        name: texts_of(rows.column(name)).dictionary_decode() if kind == "VARCHAR" else pa.array(numbers_of(rows.column(name), name))
+        for name, kind in asked.types.items()
+    }
+    made = with_computed(pa.table({"": pa.nulls(rows.num_rows), **told}), asked.expressions)
+    for name, kind in asked.kinds.items():
+        rows = rows.append_column(name, made.column(name) if kind == "string" else pa.array(numbers_of(made.column(name), name)))
+    return rows
 
 
 class _Timeline:

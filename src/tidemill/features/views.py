@@ -146,10 +146,16 @@ class FeatureView(Value, frozen=True, kw_only=True):
 
 
 class FeatureService(Value, frozen=True, kw_only=True):
-    """The features that a model uses, in order, each written `view:feature` (or `view:*` for all of a view)."""
+    """The features that a model uses, in order, each written `view:feature` (or `view:*` for all of a view).
+
+    computed: features made of these when they are asked for, after them by name, each an SQL expression over a row: over its features,
+    and over columns of the request that it says the kind of.
+    """
 
     name: str
     features: tuple[str, ...]
+    computed: dict[str, str] = field(default_factory=dict)
+    request: dict[str, FeatureKind] = field(default_factory=dict)
     description: str = ""
     owner: str = ""
     tags: tuple[str, ...] = ()
@@ -158,6 +164,8 @@ class FeatureService(Value, frozen=True, kw_only=True):
         check_name(self.name, "feature service")
         if not self.features:
             raise Invalid(f"feature service {self.name!r} has no features; expected at least one, written view:feature")
+        for name in self.computed:
+            check_name(name, "computed feature")
         for reference in self.features:
             view, colon, feature = reference.partition(":")
             if not (view and colon and feature):

@@ -245,12 +245,8 @@ def row_schema(
             if name not in types:
                 types[name] = _ANY_KIND
                 required.update({name} if routed else ())
-    for view in plan.views if plan is not None else ():
-        for name, key in zip(view.view.entity, view.key_kinds, strict=True):
-            if types.get(name, _ANY_KIND) == _ANY_KIND:
-                types[name] = (str if key == "string" else Annotated[int, _LONG]) | None  # None is nobody: nothing is looked up
-                keys.update({name} if key == "long" else ())
-            required.add(name)
+    if plan is not None:
+        _take_plan(plan, types, required, keys)
     if sticky_by is not None and sticky_by not in types:
         types[sticky_by] = _ANY_KIND
         required.add(sticky_by)
@@ -269,6 +265,20 @@ def _check_speakable(endpoint: str, names: Iterable[str]) -> None:
         raise Invalid(
             f"endpoint {endpoint!r}: column {unspeakable[0]!r} has a quote, a backslash or a control character in its name; rename it"
         )
+
+
+def _take_plan(plan: ReadPlan, types: dict[str, Any], required: set[str], keys: set[str]) -> None:
+    """Add what looking features up needs of a row: join keys, and what features are computed from."""
+    for view in plan.views:
+        for name, key in zip(view.view.entity, view.key_kinds, strict=True):
+            if types.get(name, _ANY_KIND) == _ANY_KIND:
+                types[name] = (str if key == "string" else Annotated[int, _LONG]) | None  # None is nobody: nothing is looked up
+                keys.update({name} if key == "long" else ())
+            required.add(name)
+    for each in plan.on_demand:
+        for name, told in each.request.items():
+            types.setdefault(name, (str if told == "string" else float) | None)
+            required.add(name)
 
 
 def column_type(column: Column, *, optional: bool) -> Any:

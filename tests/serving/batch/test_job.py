@@ -297,6 +297,29 @@ def test_features_are_looked_up_as_of_each_row(ws: Workspace) -> None:
     assert not run(ws, at="at", columns=("origin",)).again  # another state of the features is another job
 
 
+def test_features_are_computed_from_each_row(ws: Workspace) -> None:
+    add(ws, "flights", features.events_table([features.event("F1", delay=3.5)]))
+    spec = plant.onnx_spec()
+    second = spec.signature.inputs[1].name
+    service = FeatureService(
+        name="delay", features=("last:last_delay",), computed={"more": "last_delay * extra"}, request={"extra": "double"}
+    )
+    apply(ws, [features.latest_view(keys=True, ttl=None)], [service])
+    inputs = (replace(spec.signature.inputs[0], name="more", kind="double"), spec.signature.inputs[1])
+    looked = replace(
+        spec, signature=replace(spec.signature, inputs=inputs), tensors={"x": ("more", second)}, feature_service="delay@1",
+        request_columns=("origin", second),
+    )  # fmt: skip
+    register(ws, "delay", put_tree(ws.objects, {"model.onnx": plant.example_onnx(), SPEC_FILE: canonical(looked)}))
+    rows = features.entity_table([("EWR", 1, 5), ("LGA", 1, 5), ("EWR", 1, 5)]).append_column(second, pa.array([1, 1, 2]))
+    add(ws, "rows", rows)
+    with pytest.raises(ColumnsRefused, match="column 'extra' is missing"):
+        run(ws, at="at", columns=("origin",))
+    add(ws, "rows", rows.append_column("extra", pa.array([2, 2, None])))
+    run(ws, at="at", columns=("origin",))
+    assert open_table(ws, "scores")["score"].to_pylist() == [pytest.approx(0.71), 0.5, 0.5]
+
+
 def test_the_same_job_runs_once_at_a_time(stocked: Workspace) -> None:
     def meddle(*_: object) -> None:
         with pytest.raises(Conflict, match="the same job runs already"):

@@ -262,6 +262,7 @@ def _check_columns(job: _Job, schema: pa.Schema) -> None:
     joined = pa.schema([*own, *(pa.field(name, kind) for name, kind in looked_up.items())])
     faults = ModelColumns(job.spec, looked_up=tuple(looked_up)).refused(joined)
     keys = [] if job.service is None else [key for view in job.service.views for key in view.definition.entity]
+    keys += job.service.on_demand.request if job.service is not None else ()
     wanted = dict.fromkeys((*kept_of(job.request), *keys, *([job.request.at] if job.service is not None and job.request.at else [])))
     faults += [f"column {name!r} is missing" for name in wanted if name not in schema.names]
     made = output_schema(pa.schema([]), kept=(), threshold=job.threshold, on_bad=job.request.on_bad, others=job.spec.others).names
@@ -274,7 +275,8 @@ def _feature_kinds(service: ServiceVersion | None) -> list[tuple[str, str]]:
     if service is None:
         return []
     wanted = set(service.feature_names)
-    return [(feature.name, feature.kind) for view in service.views for feature in view.definition.features if feature.name in wanted]
+    found = [(feature.name, feature.kind) for view in service.views for feature in view.definition.features if feature.name in wanted]
+    return [*found, *service.on_demand.kinds.items()]
 
 
 def _scoring(ws: Workspace, job: _Job, *, batch_rows: int) -> Scoring:
@@ -294,6 +296,7 @@ def _look_up(ws: Workspace, job: _Job) -> LookUp | None:
         names=job.service.feature_names,
         events={name: tuple(map(str, paths(ws, version))) for name, version in job.events.items()},
         timestamp=str(job.request.at),
+        on_demand=job.service.on_demand,
     )
 
 

@@ -17,6 +17,8 @@ from tidemill.core.errors import Corrupt, Invalid
 from tidemill.core.signature import ModelSpec, Output, OutputKind
 from tidemill.core.values import Value
 from tidemill.features.keys import AskingRows
+from tidemill.features.on_demand import OnDemand
+from tidemill.features.timeline import complete
 from tidemill.features.timeline import look_up as looked_up
 from tidemill.features.views import FeatureView
 from tidemill.serving.batch.columns import Faults, ModelColumns
@@ -41,6 +43,7 @@ class LookUp(Value, frozen=True, kw_only=True):
     names: tuple[str, ...]
     events: dict[str, tuple[str, ...]]
     timestamp: str
+    on_demand: OnDemand = OnDemand()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -219,7 +222,7 @@ class _Scorer:
     def columns_of(self, schema: pa.Schema) -> list[str]:
         """Return which columns of a file are to be read."""
         look_up = self._scoring.look_up
-        keys = (*look_up.keys, look_up.timestamp) if look_up is not None else ()
+        keys = (*look_up.keys, look_up.timestamp, *look_up.on_demand.request) if look_up is not None else ()
         brought = look_up.names if look_up is not None else ()
         fed = [column.name for column in self._columns.inputs if column.name not in brought]
         return [name for name in dict.fromkeys((*self._scoring.kept, *fed, *keys)) if name in schema.names]
@@ -268,7 +271,8 @@ class _Scorer:
                 asking[view.entity] = AskingRows(entities, view.entity, look_up.timestamp)
             found = looked_up(view, self._events[view.source], asking[view.entity])
             columns.update({name: found[name] for name in look_up.names if name in found})
-        return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+        joined = complete(pa.table(columns), look_up.on_demand)
+        return joined.combine_chunks().to_batches()[0] if joined.num_rows else pa.RecordBatch.from_pylist([], joined.schema)
 
 
 class _Writer:
