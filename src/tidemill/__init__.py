@@ -31,6 +31,7 @@ _NAMES: dict[str, str] = {
     "Feature": "tidemill.features.views:Feature",
     "FeatureService": "tidemill.features.views:FeatureService",
     "FeatureView": "tidemill.features.views:FeatureView",
+    "features_get": "tidemill.features.lookup:features_get",
     "find_alias": "tidemill.registry.aliases:find_alias",
     "history": "tidemill.features.history:history",
     "history_to": "tidemill.features.history:history_to",

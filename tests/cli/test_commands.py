@@ -256,6 +256,14 @@ def test_features_are_planned_applied_and_brought_online(say: Say, home: Path, t
     assert "keep" in say("features", "apply", *targets, "--home", fresh).out
     done = say("features", "materialize", "last", "--home", fresh)
     assert "1 events of dataset:events@1 went online, 1 had no key or time" in done.out, done.err
+    known = say("features", "get", "delay", "origin=EWR", "--home", fresh)
+    assert "delay      3.5" in known.out, known.err
+    assert "last@1  2013-06-01 12:00:00" in known.out
+    (tmp_path / "asked.csv").write_text("origin\nEWR\nJFK\n")
+    told = say("features", "get", "delay", tmp_path / "asked.csv", "--home", fresh, "--json").json()
+    assert [row["missing"] for row in told["rows"]] == [[], ["delay"]]
+    assert "row 1 has no delay" in say("features", "get", "delay", "origin=JFK", "--missing", "fail", "--home", fresh).err
+    assert "KEY=VALUE, or one file" in say("features", "get", "delay", "origin=JFK", "and", "--home", fresh).err
     (tmp_path / "rows.csv").write_text("origin,at\nEWR,2013-06-01T13:00:00Z\nJFK,2013-06-01T13:00:00Z\n")
     given = ("features", "history", "delay", "--home", fresh, "--timestamp", "at")
     told = say(*given, tmp_path / "rows.csv", "--to", tmp_path / "out.parquet", "--source", "events@1")

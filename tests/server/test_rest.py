@@ -160,6 +160,10 @@ def test_features_are_planned_and_applied(client: Client) -> None:
     assert [(use["view"], use["service"]) for use in client.features.usage("wind")] == [("wind@2", "delay@2"), ("wind@1", "delay@1")]
     assert [change["what"] for change in client.features.rollback("delay", 1)["changes"]] == [["owner"], ["view wind is now version 3"]]
     assert client.features.materialize("wind")["stored"] == 1
+    (known,) = client.features.get("delay", [{"origin": "JFK"}])["rows"]
+    assert (list(known["features"]), list(known["newest"]), known["missing"]) == (["wind"], ["wind@3"], [])
+    with pytest.raises(Invalid, match="row 1 has no wind"):
+        client.features.get("delay", [{"origin": "XXX"}], missing="fail")
 
 
 def test_the_audit_log_tells_and_proves(client: Client) -> None:

@@ -20,6 +20,7 @@ from tidemill.deploy.skew import skew as replay
 from tidemill.features import definitions
 from tidemill.features.declared import FeaturesDeclared, declared_features
 from tidemill.features.history import MEMORY_MB, entity_rows, history_to
+from tidemill.features.lookup import Missing, features_get
 from tidemill.features.materialize import materialize as put_online
 from tidemill.features.views import Feature, FeatureService, FeatureView
 from tidemill.pipelines.project import load_object
@@ -121,6 +122,32 @@ def apply(targets: tuple[str, ...], dry_run: bool, reason: str, home: Path | Non
     services = [each for each in found if isinstance(each, FeatureService)]
     plan = definitions.plan(ws, views, services) if dry_run else definitions.apply(ws, views, services, reason=reason)
     emit(plan, as_json=as_json, text=lambda: _told_plan(plan))
+
+
+@features.command()
+@click.argument("service")
+@click.argument("given", nargs=-1, required=True, metavar="KEY=VALUE...|FILE")
+@click.option("--at", type=click.DateTime(MOMENTS), help="As of this moment (UTC unless it says). Default: now.")
+@click.option("--missing", type=click.Choice(("none", "fail")), default="none", show_default=True, help="For a feature without a value.")
+@workspace_options
+@json_option
+def get(
+    service: str, given: tuple[str, ...], at: datetime | None, missing: Missing, home: Path | None, project: str | None, as_json: bool
+) -> None:  # fmt: skip
+    """Look the features of SERVICE up online, for one entity or for the rows of a .parquet, .csv or .tsv file of join keys."""
+    if len(given) == 1 and "=" not in given[0]:
+        rows = read_files(Path(given[0])).to_pylist()
+    elif all("=" in word for word in given):
+        rows = [{name: value for name, _, value in (word.partition("=") for word in given)}]
+    else:
+        raise Invalid("the entity was not understood; give its join keys as KEY=VALUE, or one file with a row for each entity")
+    found = features_get(opened(home, project), rows, service, at=_utc(at) if at is not None else None, missing=missing)
+    lines = [(number, name, cell(value)) for number, row in enumerate(found.rows, 1) for name, value in row.features.items()]
+    ages = [(number, view, time, cell(found.at - time) if time else "") for number, row in enumerate(found.rows, 1)
+            for view, time in row.newest.items()]  # fmt: skip
+    emit(found, as_json=as_json, text=lambda: (
+        f"{table(('row', 'feature', 'value'), lines, empty='no rows')}\n\n{table(('row', 'view', 'newest event', 'age'), ages, empty='')}"
+    ))  # fmt: skip
 
 
 @features.command()

@@ -1,6 +1,6 @@
 """Feature views and services over the wire."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,15 @@ class Features:
         except ImportError as error:
             raise ExtraMissing("pyarrow", "ml") from error
         return parquet.read_table(pa.BufferReader(told))
+
+    def get(
+        self, service: str, entities: Sequence[Mapping[str, Any]], *, at: datetime | None = None, missing: str = "none"
+    ) -> Doc:  # fmt: skip
+        """Return the features of a service for rows of join keys from the online store, when the newest event of each view was, and what is
+        missing. missing: "none" stands for a feature without a value, or the call does "fail". Raises Invalid, NotFound, Unavailable.
+        """
+        body = {"entities": [dict(row) for row in entities], "at": at, "missing": missing}
+        return self._caller.post(f"/features/services/{segment(service)}/values", body)
 
     def materialize(
         self, view: str, *, until: datetime | None = None, source: str | None = None, full: bool = False, reason: str = ""

@@ -100,9 +100,7 @@ class FeatureReader:
         ill-typed column.
         """
         moment = micros(at)
-        entities = [_distinct_keys(view, keys) for view in self._firsts]
-        blobs = self._online.get_all([(view.namespace, entities[which][0]) for view, which in self._views])
-        places = [entities[which][1] for _, which in self._views]
+        blobs, places = self._fetch(keys)
         found: Found = {}
         for number, latest in self._latest:
             found |= latest.values(blobs[number], places[number], moment)
@@ -112,6 +110,32 @@ class FeatureReader:
         for each in self.plan.on_demand:
             found |= each.values({**keys, **found})
         return {name: found[name] for name in self.plan.features}
+
+    def newest(self, keys: Columns, at: datetime) -> dict[str, list[int | None]]:
+        """Return by view when the newest event that counts for each row happened, in microseconds since 1970; None where none is stored.
+
+        keys: as for `read`. Of aggregations events are stored as long as their longest window.
+        """
+        moment = micros(at)
+        blobs, places = self._fetch(keys)
+        found = {}
+        for plan, mine, which in zip(self.plan.views, blobs, places, strict=True):
+            form = Form(plan.view)
+            events = form.decode(mine)
+            seen = events.words[:, 0] <= moment
+            if form.written is not None:
+                seen &= form.as_of(events.words, events.owners, moment)
+            times: list[int | None] = [None] * (len(mine) + 1)  # the last one is nobody's
+            for owner, time in zip(events.owners[seen].tolist(), events.words[seen, 0].tolist(), strict=True):
+                times[owner] = time
+            found[plan.reference] = times[:-1] if which is None else [times[place] for place in which.tolist()]
+        return found
+
+    def _fetch(self, keys: Columns) -> tuple[list[list[bytes | None]], list[Ints | None]]:
+        """Return the stored bytes of the distinct entities, by view, and for each view which of them is each row's."""
+        entities = [_distinct_keys(view, keys) for view in self._firsts]
+        blobs = self._online.get_all([(view.namespace, entities[which][0]) for view, which in self._views])
+        return blobs, [entities[which][1] for _, which in self._views]
 
 
 class Push:

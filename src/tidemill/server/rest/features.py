@@ -7,8 +7,9 @@ from typing import BinaryIO, Literal
 from tidemill.core.values import Value
 from tidemill.datasets.versions import read_files
 from tidemill.deploy.feature_use import FeatureUse, feature_use
-from tidemill.features import definitions, history, materialize
+from tidemill.features import definitions, history, lookup, materialize
 from tidemill.features.definitions import FeaturePlan, ServiceVersion, ViewVersion
+from tidemill.features.lookup import LookedUp, Missing
 from tidemill.features.materialize import Materialized
 from tidemill.features.views import FeatureService, FeatureView
 from tidemill.govern.workspace import Workspace
@@ -40,6 +41,19 @@ class Rollback(Value, frozen=True, kw_only=True):
 
     version: int
     reason: str = ""
+
+
+class Asked(Value, frozen=True, kw_only=True):
+    """Rows of join keys; as of when, now unless told; and what becomes of features without a value."""
+
+    entities: tuple[dict[str, str | int | None], ...]
+    at: datetime | None = None
+    missing: Missing = "none"
+
+
+def get_features(ws: Workspace, name: str, *, body: Asked) -> LookedUp:
+    """Return the features of a service for rows of join keys from the online store."""
+    return lookup.features_get(ws, body.entities, name, at=body.at, missing=body.missing)
 
 
 def list_views(ws: Workspace, *, search: str = "") -> list[ViewVersion]:
@@ -108,6 +122,7 @@ ROUTES = (
     Route("GET", "/features/services", list_services),
     Route("GET", "/features/usage", usage),
     Route("POST", "/features/services/{name}/rollback", rollback_service),
+    Route("POST", "/features/services/{name}/values", get_features),
     Route("POST", "/features/services/{name}/history", history_of_rows),
     Route("PUT", "/features/views/{name}/materialized", materialize_view),
 )
