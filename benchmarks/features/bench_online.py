@@ -1,21 +1,33 @@
-"""Features of 13 rows from the online store, the demo's quarter of an hour, beside fetching the same bytes and nothing more."""
+"""Features from the online store, of 13 rows of the demo and of one of a million events: beside the same bytes alone, and Feast."""
 
+import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import lmdb
+import numpy as np
+import redis
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from benchmarks.features.bench_retrieval import HERE, feast, prepare, write
 from benchmarks.flights import FEATURES, NOW, fill, read_plan, rows
-from benchmarks.measure import Report, in_turns, options, percentile
+from benchmarks.measure import Options, Report, in_turns, options, percentile, seconds
+from tests.services import redis_server
 
-from tidemill.features.online import FeatureReader
+from tidemill.features.definitions import read_view, view_plan
+from tidemill.features.materialize import materialize
+from tidemill.features.online import FeatureReader, ReadPlan
+from tidemill.govern.workspace import open_workspace
 from tidemill.store.table import open_online
 
-ROWS = 13
+ROWS, EVENTS, HUNDRED = 13, 1_000_000, 100
+UNTIL = datetime(2024, 6, 1, tzinfo=UTC)
 
 
 class Asked:
@@ -33,8 +45,12 @@ def main() -> None:
     """Measure and print."""
     told = options(__doc__)
     calls = told.size(1000, 20)
+    size = told.size(EVENTS, 2000)
     report = Report(
-        "features online", f"{ROWS} rows, 6 views, {len(FEATURES)} features, 900 flights in a day, one caller", ("lmdb", "numpy")
+        "features online",
+        f"{ROWS} rows, 6 views, {len(FEATURES)} features, 900 flights in a day; then 3 latest values of a view of {size:,} events of "
+        f"{size // 10:,} entities; one caller",
+        ("lmdb", "numpy", "redis"),
     )
     with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as folder:
         online = open_online(f"lmdb:{folder}/online")
@@ -47,25 +63,107 @@ def main() -> None:
         online.close()
         del reader
         bytes_read = measure(told.rounds(7), calls, report, folder, columns, spy.keys)
-        report.note(f"a read fetches {len(spy.keys)} keys, {bytes_read:,} bytes")
+        report.note(f"a read of {ROWS} rows fetches {len(spy.keys)} keys, {bytes_read:,} bytes")
+    with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as name, report.needed(redis_server, "Redis") as url:
+        folder = Path(name) / "some"
+        write(folder, size)
+        prepare(folder)
+        places = {"LMDB": f"lmdb:{name}/online"} | ({"Redis": url} if url is not None else {})
+        peers = {} if told.quick else feasts(folder, url, report)
+        for kind, place in places.items():
+            filled(report, told, folder, kind, place, peers.get(kind))
     report.show(told)
+
+
+def feasts(folder: Path, url: str | None, report: Report) -> dict[str, dict[str, Any]]:
+    """Return what Feast takes on SQLite, to stand beside LMDB, and on Redis."""
+    try:
+        command = [str(feast()), str(HERE / "peers" / "feast_peer.py"), str(folder)]
+        found = {"LMDB": last_told_by([*command, "sqlite"])}
+        if url is not None:
+            found["Redis"] = last_told_by([*command, "redis", url.removeprefix("redis://").partition("/")[0]])
+    except (subprocess.CalledProcessError, OSError) as error:
+        report.note(f"Feast: skipped, it could not be installed here ({str(getattr(error, 'stderr', '') or error)[-150:]})")
+        return {}
+    return found
+
+
+def last_told_by(command: list[str]) -> dict[str, Any]:
+    """Run a task in a process of its own and return what it says after all that Feast says."""
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    told: dict[str, Any] = json.loads(done.stdout[done.stdout.rindex('{"seconds"') :])
+    return told
+
+
+def filled(report: Report, told: Options, folder: Path, kind: str, place: str, peer: dict[str, Any] | None) -> None:
+    """Fill a store from a view and read one entity and a hundred, beside the bare library and Feast."""
+    against = f"Feast on {'SQLite' if kind == 'LMDB' else kind}"
+    with open_workspace(folder / "home", online=place) as ws:
+        plan = view_plan(ws.project, read_view(ws, "view0"))
+        report.add(f"{kind}: fill", "s", [seconds(lambda: materialize(ws, "view0", UNTIL, full=True)) for _ in range(told.rounds(3))])
+        if peer is not None:
+            report.add(f"{against}: fill", "s", [peer["seconds"]], against=f"{kind}: fill")
+        entities = [key for key, _ in ws.online.scan(plan.namespace)]
+        pairs = list(ws.online.scan(plan.namespace))
+        ws.online.close()
+    keys = np.array([int.from_bytes(key[2:], "big") if key[1] >= 0xCC else key[1] for key in entities])
+    random, calls = np.random.default_rng(5), told.size(1000, 20)
+    bare = redis.Redis.from_url(place) if kind == "Redis" else None
+    if bare is not None:
+        for start in range(0, len(pairs), 10_000):
+            bare.mset(dict(pairs[start : start + 10_000]))
+    read = ReadPlan(project="default", services=("all@1",), views=(plan,), features=plan.wanted)
+    for count, word in ((1, "one"), (HUNDRED, "hundred")):
+        asked = [random.integers(0, len(keys), count) for _ in range(calls)]
+
+        def by_ours(asked: list[np.ndarray] = asked) -> list[float]:
+            online = open_online(place)
+            reader = FeatureReader(read, online)
+            found = spent([lambda rows=keys[each]: reader.read({"entity": rows}, UNTIL) for each in asked])
+            online.close()
+            return found
+
+        def by_hand(asked: list[np.ndarray] = asked) -> list[float]:
+            if bare is not None:
+                return spent([lambda rows=[entities[place] for place in each]: bare.mget(rows) for each in asked])
+            environment = lmdb.open(place.removeprefix("lmdb:"), map_size=1 << 30, sync=False, metasync=False)
+
+            def get(rows: list[bytes]) -> list[bytes | None]:
+                with environment.begin() as transaction:
+                    return [transaction.get(row) for row in rows]
+
+            head = plan.namespace.encode() + b"\0"
+            found = spent([lambda rows=[head + entities[place] for place in each]: get(rows) for each in asked])
+            environment.close()
+            return found
+
+        rounds = [(by_hand(), by_ours()) for _ in range(told.rounds(5))]
+        for share in (0.5, 0.99):
+            floor = f"{kind}: {word}, bare, p{share * 100:.0f}"
+            report.add(floor, "µs", [percentile(one, share) for one, _ in rounds])
+            report.add(f"{kind}: {word}, p{share * 100:.0f}", "µs", [percentile(one, share) for _, one in rounds], against=floor)
+            if peer is not None:
+                times = [percentile(peer[word], share) * 1e6]
+                report.add(f"{against}: {word}, p{share * 100:.0f}", "µs", times, against=f"{kind}: {word}, p{share * 100:.0f}")
+
+
+def spent(acts: list[Callable[[], object]]) -> list[float]:
+    """Return how many microseconds each act takes."""
+    taken = []
+    for act in acts:
+        start = perf_counter()
+        act()
+        taken.append((perf_counter() - start) * 1e6)
+    return taken
 
 
 def measure(rounds: int, calls: int, report: Report, folder: str, columns: dict[str, list[str]], keys: list[bytes]) -> int:
     """Add the lines; return how many bytes a read fetches. The file is open once at a time, as LMDB wants it."""
 
-    def spent(act: Callable[[], object]) -> list[float]:
-        taken = []
-        for _ in range(calls):
-            start = perf_counter()
-            act()
-            taken.append((perf_counter() - start) * 1e6)
-        return taken
-
     found: dict[str, list[float]] = {}
 
     def keep(name: str, act: Callable[[], object]) -> float:
-        taken = spent(act)
+        taken = spent([act] * calls)
         for share in (0.5, 0.99):
             found.setdefault(f"{name}, p{share * 100:.0f}", []).append(percentile(taken, share))
         return 0.0
