@@ -76,7 +76,7 @@ def test_features_are_pushed_and_looked_up_by_key(plant: Plant) -> None:
         assert caller.post("/push/flights", {"rows": events}).json() == {"views": {"landed@1": {"stored": 2, "skipped": 0}}}
         answer = caller.predict(*({"a": 1, "carrier": carrier} for carrier in ("UA", "DL", None)), at=NOW.isoformat())
         assert caller.post("/push/nothing", {"rows": events}).status == 404
-        assert "have no column landed_at, delay, flight" in caller.post("/push/flights", {"rows": [{"carrier": "UA"}]}).json()["detail"]
+        assert "have no column landed_at, flight, delay" in caller.post("/push/flights", {"rows": [{"carrier": "UA"}]}).json()["detail"]
     assert len(answer["predictions"]) == 3
     found = inputs(read_predictions(plant.state, "delay")).to_pydict()
     assert set(found) == {"a", "carrier", "flights_2h", "delay_2h"}
