@@ -50,6 +50,20 @@ def test_values_come_with_their_age_and_with_what_is_missing(world: Workspace) -
     assert features_get(world, [], "delay").rows == ()
 
 
+def test_features_are_computed_from_what_the_row_brings(world: Workspace) -> None:
+    apply(
+        world,
+        [],
+        [FeatureService(name="now", features=("last:last_delay",), computed={"sum": "last_delay + wind"}, request={"wind": "double"})],
+    )
+    asked = {"origin": "EWR", "gate": "1"}
+    assert features_get(world, [{**asked, "wind": "2.5"}], "now").rows[0].features == {"last_delay": 3.0, "sum": 5.5}
+    with pytest.raises(Invalid, match="row 1 has no wind"):
+        features_get(world, [asked], "now")
+    with pytest.raises(Invalid, match="row 1 has the wind 'much'; expected a number"):
+        features_get(world, [{**asked, "wind": "much"}], "now")
+
+
 def test_the_caller_may_want_all_or_nothing(world: Workspace) -> None:
     asked = [{"origin": "EWR", "gate": 1}]
     assert features_get(world, asked, "delay", at=START + 2 * MINUTE, missing="fail").rows[0].missing == ()
@@ -58,7 +72,7 @@ def test_the_caller_may_want_all_or_nothing(world: Workspace) -> None:
 
 
 def test_what_does_not_fit_is_named(world: Workspace) -> None:
-    with pytest.raises(Invalid, match=r"row 2 has no join key gate \(it has: origin\)"):
+    with pytest.raises(Invalid, match=r"row 2 has no gate, which the service needs \(it has: origin\)"):
         features_get(world, [{"origin": "EWR", "gate": 1}, {"origin": "EWR"}], "delay")
     with pytest.raises(Invalid, match="expected a whole number"):
         features_get(world, [{"origin": "EWR", "gate": "one"}], "delay")

@@ -44,10 +44,10 @@ class FeaturesMissing(Invalid):
 def features_get(
     ws: Workspace, entities: Sequence[Mapping[str, Any]], service: str, *, at: datetime | None = None, missing: Missing = "none"
 ) -> LookedUp:  # fmt: skip
-    """Return the features of a service (`NAME` or `NAME@V`) for rows of join keys, as of now or of a moment since the last push.
+    """Return the features of a service (`NAME` or `NAME@V`) for rows, as of now or of a moment since the last push.
 
-    missing: what becomes of a feature without a value: `none` stands for it, or the call does `fail`. A join key that is a whole number
-    may come as text. Raises Invalid, FeaturesMissing, DefinitionNotFound, OnlineUnavailable.
+    entities: rows of join keys, and of what features are computed from; numbers may come as text. missing: what becomes of a feature
+    without a value: `none` stands for it, or the call does `fail`. Raises Invalid, FeaturesMissing, DefinitionNotFound, OnlineUnavailable.
     """
     ws.require("features.read", service)
     plan = compile_plan(ws, service)
@@ -68,16 +68,24 @@ def features_get(
 
 
 def _columns(plan: ReadPlan, entities: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    kinds = {name: kind for view in plan.views for name, kind in zip(view.view.entity, view.key_kinds, strict=True)}
+    kinds: dict[str, str] = {name: kind for each in plan.on_demand for name, kind in each.request.items()}
+    kinds |= {name: kind for view in plan.views for name, kind in zip(view.view.entity, view.key_kinds, strict=True)}
     for number, row in enumerate(entities, start=1):
-        absent = [name for name in plan.entity if name not in row]
+        absent = [name for name in kinds if name not in row]
         if absent:
-            raise Invalid(f"row {number} has no join key {', '.join(absent)} (it has: {', '.join(row) or 'none'})")
-    return {name: [_key(kinds[name], row[name]) for row in entities] for name in plan.entity}
+            raise Invalid(f"row {number} has no {', '.join(absent)}, which the service needs (it has: {', '.join(row) or 'none'})")
+    return {name: [_typed(kind, number, name, row[name]) for number, row in enumerate(entities, start=1)] for name, kind in kinds.items()}
 
 
-def _key(kind: str, value: Any) -> Any:
-    return int(value) if kind == "long" and isinstance(value, str) and value.removeprefix("-").isdecimal() else value
+def _typed(kind: str, row: int, name: str, value: Any) -> Any:
+    """Return a value as its kind wants it: text for a number is read. Raises Invalid."""
+    if kind == "string" or not isinstance(value, str):
+        return value
+    try:
+        return int(value) if kind == "long" else float(value)
+    except ValueError:
+        expected = "a whole number" if kind == "long" else "a number"
+        raise Invalid(f"row {row} has the {name} {value!r}; expected {expected}") from None
 
 
 def _plain(value: float | str | None) -> float | str | None:

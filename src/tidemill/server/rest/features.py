@@ -44,9 +44,9 @@ class Rollback(Value, frozen=True, kw_only=True):
 
 
 class Asked(Value, frozen=True, kw_only=True):
-    """Rows of join keys; as of when, now unless told; and what becomes of features without a value."""
+    """Rows of join keys and of what features are computed from; as of when, now unless told; what becomes of features without a value."""
 
-    entities: tuple[dict[str, str | int | None], ...]
+    entities: tuple[dict[str, str | int | float | None], ...]
     at: datetime | None = None
     missing: Missing = "none"
 
