@@ -47,7 +47,7 @@ def test_what_is_not_a_table_is_refused_and_nothing_stays_behind(client: Client,
         client.datasets.add("bad", tmp_path / "bad.parquet")
     with pytest.raises(Invalid, match=r"is not a \.parquet, \.csv or \.tsv file"):
         client.datasets.add("bad", tmp_path / "missing.parquet")
-    with pytest.raises(Invalid, match="a dict cannot be a dataset"):
+    with pytest.raises(Invalid, match="a dict cannot be sent"):
         client.datasets.add("bad", {"a": [1]})
     client.datasets.add("flights", world.flights())
     with pytest.raises(Invalid, match="have other columns than version 1: missing carrier"):
