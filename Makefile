@@ -42,9 +42,11 @@ lint: $(STAMP) ## format, lint, types, the floors of the house
 	$(BIN)/lint-imports --no-logo
 
 check: lint ## the same, and the fast tests
+	@$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" $(ARGS)
 
 test: $(STAMP) ## every test, against real PostgreSQL, Redis, Prometheus and Chromium where they are installed
+	@$(BIN)/python -m compileall -q src  # in tests that let no file grow, what was compiled would be cut off, and kept
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: $(STAMP) ## every benchmark: each prints its workload, machine, versions, median and spread
