@@ -123,7 +123,7 @@ def test_it_is_ready_when_it_says_so(up: Up) -> None:
     assert call(up.control, "GET", "/projects/default")[0] == 200
     assert call(up.control, "GET", "/readyz")[0] == 200
     status, body = predict(up)
-    assert (status, json.loads(body)["version"]) == (200, 1)
+    assert (status, json.loads(body)["version"] in (1, 2)) == (200, True)  # the second one, if another test has released it by now
     assert set(up.running.children) == {"control", "serve-0", "controller", "worker-0"}
     assert {child.pid for child in up.family()} >= set(up.running.children.values())
 
