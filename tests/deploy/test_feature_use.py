@@ -54,17 +54,22 @@ def scores(caller: Caller) -> list[float]:
     return [each["score"] for each in caller.predict({"origin": "EWR"}, {"origin": "JFK"})["predictions"]]
 
 
+def served(ws: Workspace, folder: Path) -> Plant:
+    """Put a model that looks up `delay@1` behind an endpoint; return its data plane, whose clock stands half an hour after the start."""
+    spec = replace(example_spec("onnx", "model.onnx"), feature_service="delay@1", request_columns=())
+    register(ws, "delay", put_tree(ws.objects, {"model.onnx": example_onnx(), SPEC_FILE: canonical(spec)}))
+    create_endpoint(ws, "delay", "delay@1")
+    SimulatedClock.create(folder / "clock", features.START + timedelta(minutes=30))
+    return Plant(ws.home, clock=f"simulated:{folder}/clock")
+
+
 def test_answers_of_a_pinned_model_do_not_move_when_the_definition_does(ws: Workspace, tmp_path: Path) -> None:
     events = [features.event(f"F{number}", delay=float(delay)) for number, delay in enumerate([7, -2, 11])]
     add(ws, "flights", features.events_table(events))
     service = FeatureService(name="delay", features=("gains:*",))
     apply(ws, [LONG], [service])
     materialize(ws, "gains", until=features.START + timedelta(minutes=2))
-    spec = replace(example_spec("onnx", "model.onnx"), feature_service="delay@1", request_columns=())
-    register(ws, "delay", put_tree(ws.objects, {"model.onnx": example_onnx(), SPEC_FILE: canonical(spec)}))
-    create_endpoint(ws, "delay", "delay@1")
-    SimulatedClock.create(tmp_path / "clock", features.START + timedelta(minutes=30))
-    plant = Plant(ws.home, clock=f"simulated:{tmp_path}/clock")
+    plant = served(ws, tmp_path)
     generation = publish(ws)
     event = [features.event("F9", delay=5.0) | {"landed_at": "2013-06-01T00:02:00Z"}]
     with plant.worker() as caller:
@@ -95,11 +100,7 @@ def test_a_worker_computes_features_from_the_request(ws: Workspace, tmp_path: Pa
     )
     apply(ws, [features.latest_view(keys=True, ttl=None)], [made])
     materialize(ws, "last", until=features.START + timedelta(minutes=2))
-    spec = replace(example_spec("onnx", "model.onnx"), feature_service="delay@1", request_columns=())
-    register(ws, "delay", put_tree(ws.objects, {"model.onnx": example_onnx(), SPEC_FILE: canonical(spec)}))
-    create_endpoint(ws, "delay", "delay@1")
-    SimulatedClock.create(tmp_path / "clock", features.START + timedelta(minutes=30))
-    plant = Plant(ws.home, clock=f"simulated:{tmp_path}/clock")
+    plant = served(ws, tmp_path)
     generation = publish(ws)
     with plant.worker() as caller:
         plant.wait(generation)
