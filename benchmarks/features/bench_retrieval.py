@@ -23,7 +23,7 @@ from benchmarks.measure import Report, in_turns, options
 from tests import world
 
 from tidemill.datasets.versions import add
-from tidemill.features.definitions import apply
+from tidemill.features.applied import apply
 from tidemill.features.history import history, history_to
 from tidemill.features.views import Feature, FeatureService, FeatureView
 from tidemill.govern.workspace import open_workspace

@@ -17,7 +17,8 @@ from tidemill.datasets.versions import add
 from tidemill.deploy.endpoints import create_endpoint
 from tidemill.deploy.feature_use import FeatureUse, feature_use
 from tidemill.deploy.publish import publish
-from tidemill.features.definitions import DefinitionNotFound, apply, rollback
+from tidemill.features.applied import apply, rollback
+from tidemill.features.definitions import DefinitionNotFound
 from tidemill.features.materialize import materialize
 from tidemill.features.views import Aggregation, Feature, FeatureService, FeatureView
 from tidemill.govern.workspace import Workspace

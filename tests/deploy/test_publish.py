@@ -17,7 +17,7 @@ from tidemill.deploy.endpoints import change_endpoint, create_endpoint
 from tidemill.deploy.plans import blue_green_plan, canary_plan
 from tidemill.deploy.publish import followed, publish
 from tidemill.deploy.rollouts import advance, roll_back, start_rollout
-from tidemill.features.definitions import apply
+from tidemill.features.applied import apply
 from tidemill.features.views import FeatureService
 from tidemill.govern.keys import issue_key, revoke_key
 from tidemill.govern.workspace import Workspace, create_project, grant_role

@@ -16,7 +16,8 @@ from tidemill.core.window import Window
 from tidemill.datasets.versions import add, append
 from tidemill.deploy.endpoints import EndpointNotFound, create_endpoint
 from tidemill.deploy.skew import skew
-from tidemill.features.definitions import apply, compile_plan
+from tidemill.features.applied import apply
+from tidemill.features.definitions import compile_plan
 from tidemill.features.online import push
 from tidemill.features.views import Aggregation, Feature, FeatureService, FeatureView
 from tidemill.govern.workspace import Workspace

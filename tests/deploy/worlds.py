@@ -11,7 +11,7 @@ from tidemill.core.signature import SPEC_FILE, Column, ModelSpec, Signature
 from tidemill.datasets.versions import add
 from tidemill.deploy.judge import Comparison
 from tidemill.deploy.rollouts import Rollout
-from tidemill.features.definitions import apply
+from tidemill.features.applied import apply
 from tidemill.features.views import FeatureService
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.versions import ModelVersion, register

@@ -12,8 +12,9 @@ from tests.features import worlds
 from tidemill.core.errors import Invalid
 from tidemill.core.values import replace
 from tidemill.datasets.versions import add
+from tidemill.features.applied import apply, plan
 from tidemill.features.computed import ExpressionRefused, columns_read, computed_rows, computed_types, input_types, with_computed
-from tidemill.features.definitions import apply, compile_plan, plan, read_view, view_plan
+from tidemill.features.definitions import compile_plan, read_view, view_plan
 from tidemill.features.history import history
 from tidemill.features.materialize import materialize
 from tidemill.features.online import push

@@ -11,20 +11,16 @@ from tidemill.catalog.lineage import walk
 from tidemill.core.errors import Invalid
 from tidemill.core.values import replace
 from tidemill.datasets.versions import add
+from tidemill.features.applied import FeaturePlan, apply, plan, plan_rollback, rollback
 from tidemill.features.definitions import (
     DefinitionNotFound,
-    FeaturePlan,
     PlansCollide,
-    apply,
     compile_plan,
     compile_views,
     list_services,
     list_views,
-    plan,
-    plan_rollback,
     read_service,
     read_view,
-    rollback,
     view_versions,
 )
 from tidemill.features.views import Feature, FeatureService, FeatureView

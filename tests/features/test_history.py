@@ -16,7 +16,8 @@ from tidemill.core.errors import Invalid, TidemillError
 from tidemill.core.values import replace
 from tidemill.core.window import Window
 from tidemill.datasets.versions import add, append
-from tidemill.features.definitions import apply, compile_plan
+from tidemill.features.applied import apply
+from tidemill.features.definitions import compile_plan
 from tidemill.features.history import SOURCES_KEY, entity_rows, history, history_to
 from tidemill.features.materialize import materialize
 from tidemill.features.online import push

@@ -10,7 +10,7 @@ from tidemill.core.clock import ManualClock
 from tidemill.core.errors import Invalid
 from tidemill.core.values import replace
 from tidemill.datasets.versions import add
-from tidemill.features.definitions import apply
+from tidemill.features.applied import apply
 from tidemill.features.lookup import FeaturesMissing, features_get
 from tidemill.features.materialize import materialize
 from tidemill.features.views import FeatureService

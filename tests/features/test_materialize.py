@@ -16,7 +16,8 @@ from tests.features.worlds import MINUTE, START
 from tidemill.core.errors import Invalid
 from tidemill.core.values import replace
 from tidemill.datasets.versions import add, append
-from tidemill.features.definitions import apply, read_view, view_plan
+from tidemill.features.applied import apply
+from tidemill.features.definitions import read_view, view_plan
 from tidemill.features.keys import AskingRows
 from tidemill.features.materialize import CHUNK_ENTITIES, materialize
 from tidemill.features.online import ReadPlan, ViewPlan, push

@@ -12,8 +12,9 @@ from tests.features import worlds
 from tidemill.core.errors import Invalid
 from tidemill.core.values import replace
 from tidemill.datasets.versions import add
+from tidemill.features.applied import apply, plan
 from tidemill.features.computed import ExpressionRefused
-from tidemill.features.definitions import PlansCollide, apply, compile_plan, plan, read_service
+from tidemill.features.definitions import PlansCollide, compile_plan, read_service
 from tidemill.features.history import history, history_to
 from tidemill.features.materialize import materialize
 from tidemill.features.on_demand import on_demand

@@ -17,7 +17,7 @@ from tidemill.core.window import Window
 from tidemill.datasets.versions import add, append
 from tidemill.deploy.endpoints import create_endpoint
 from tidemill.deploy.publish import publish
-from tidemill.features.definitions import apply
+from tidemill.features.applied import apply
 from tidemill.features.materialize import materialize
 from tidemill.features.views import Aggregation, Feature, FeatureService, FeatureView
 from tidemill.govern.workspace import Workspace

@@ -17,7 +17,7 @@ from tidemill.datasets.versions import read_files
 from tidemill.deploy.feature_use import feature_use
 from tidemill.deploy.skew import SkewReport
 from tidemill.deploy.skew import skew as replay
-from tidemill.features import definitions
+from tidemill.features import applied, definitions
 from tidemill.features.declared import FeaturesDeclared, declared_features
 from tidemill.features.history import MEMORY_MB, entity_rows, history_to
 from tidemill.features.lookup import Missing, features_get
@@ -100,7 +100,7 @@ def usage(reference: str | None, home: Path | None, project: str | None, as_json
 def rollback(service: str, dry_run: bool, reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
     """Make what a version of a service was the newest again: it and its views get new versions where they differ."""
     ws = opened(home, project)
-    plan = definitions.plan_rollback(ws, service) if dry_run else definitions.rollback(ws, service, reason=reason)
+    plan = applied.plan_rollback(ws, service) if dry_run else applied.rollback(ws, service, reason=reason)
     emit(plan, as_json=as_json, text=lambda: _told_plan(plan))
 
 
@@ -120,7 +120,7 @@ def apply(targets: tuple[str, ...], dry_run: bool, reason: str, home: Path | Non
         raise Invalid(f"{FILE_NAME} declares no features; expected [features.views.NAME] there, or MODULE:NAME here")
     views = [each for each in found if isinstance(each, FeatureView)]
     services = [each for each in found if isinstance(each, FeatureService)]
-    plan = definitions.plan(ws, views, services) if dry_run else definitions.apply(ws, views, services, reason=reason)
+    plan = applied.plan(ws, views, services) if dry_run else applied.apply(ws, views, services, reason=reason)
     emit(plan, as_json=as_json, text=lambda: _told_plan(plan))
 
 
@@ -260,7 +260,7 @@ def _told_skew(found: SkewReport) -> str:
     return "\n".join([*lines, *(["", table(columns, rows)] if rows else [])])
 
 
-def _told_plan(plan: definitions.FeaturePlan) -> str:
+def _told_plan(plan: applied.FeaturePlan) -> str:
     return table(CHANGE_COLUMNS, [(c.kind, c.name, c.version, c.action, ", ".join(c.what)) for c in plan.changes])
 
 
@@ -276,7 +276,7 @@ def _told_view(found: definitions.ViewVersion) -> str:
 
 
 def _told_versions(found: Sequence[definitions.ViewVersion]) -> str:
-    changed = [*(definitions.changes_between(old.definition, new.definition) for new, old in pairwise(found)), ("first",)]
+    changed = [*(applied.changes_between(old.definition, new.definition) for new, old in pairwise(found)), ("first",)]
     rows = [(each.version, ", ".join(what), each.created_at, each.actor) for each, what in zip(found, changed, strict=True)]
     return table(("version", "changed", "applied", "by"), rows)
 

@@ -21,7 +21,7 @@ from tidemill.core.values import replace
 from tidemill.datasets.versions import DatasetNotFound, add, append, list_versions, open_table, read_version
 from tidemill.deploy.endpoints import create_endpoint
 from tidemill.deploy.publish import publish
-from tidemill.features.definitions import apply
+from tidemill.features.applied import apply
 from tidemill.features.history import history
 from tidemill.features.views import FeatureService
 from tidemill.govern.audit import list_events

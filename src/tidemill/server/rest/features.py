@@ -7,8 +7,9 @@ from typing import BinaryIO, Literal
 from tidemill.core.values import Value
 from tidemill.datasets.versions import read_files
 from tidemill.deploy.feature_use import FeatureUse, feature_use
-from tidemill.features import definitions, history, lookup, materialize
-from tidemill.features.definitions import FeaturePlan, ServiceVersion, ViewVersion
+from tidemill.features import applied, definitions, history, lookup, materialize
+from tidemill.features.applied import FeaturePlan
+from tidemill.features.definitions import ServiceVersion, ViewVersion
 from tidemill.features.lookup import LookedUp, Missing
 from tidemill.features.materialize import Materialized
 from tidemill.features.views import FeatureService, FeatureView
@@ -78,17 +79,17 @@ def usage(ws: Workspace, *, view: str | None = None) -> list[FeatureUse]:
 
 def rollback_service(ws: Workspace, name: str, *, body: Rollback) -> FeaturePlan:
     """Make what a version of a service was the newest again: it and its views get new versions where they differ."""
-    return definitions.rollback(ws, f"{name}@{body.version}", reason=body.reason)
+    return applied.rollback(ws, f"{name}@{body.version}", reason=body.reason)
 
 
 def plan_features(ws: Workspace, *, body: Definitions) -> FeaturePlan:
     """Say what applying these definitions would change."""
-    return definitions.plan(ws, body.views, body.services)
+    return applied.plan(ws, body.views, body.services)
 
 
 def apply_features(ws: Workspace, *, body: Definitions) -> FeaturePlan:
     """Make these definitions hold; applying them again changes nothing."""
-    return definitions.apply(ws, body.views, body.services, reason=body.reason)
+    return applied.apply(ws, body.views, body.services, reason=body.reason)
 
 
 def history_of_rows(
