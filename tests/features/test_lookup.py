@@ -11,8 +11,9 @@ from tidemill.core.errors import Invalid
 from tidemill.core.values import replace
 from tidemill.datasets.versions import add
 from tidemill.features.applied import apply
-from tidemill.features.lookup import FeaturesMissing, features_get
+from tidemill.features.lookup import features_get
 from tidemill.features.materialize import materialize
+from tidemill.features.missing import FeaturesMissing
 from tidemill.features.views import FeatureService
 from tidemill.govern.workspace import Workspace
 

@@ -20,9 +20,9 @@ from tidemill.deploy.skew import skew as replay
 from tidemill.features import applied, definitions
 from tidemill.features.declared import FeaturesDeclared, declared_features
 from tidemill.features.history import MEMORY_MB, entity_rows, history_to
-from tidemill.features.lookup import Missing, features_get
+from tidemill.features.lookup import features_get
 from tidemill.features.materialize import materialize as put_online
-from tidemill.features.views import Feature, FeatureService, FeatureView
+from tidemill.features.views import Feature, FeatureService, FeatureView, Missing
 from tidemill.pipelines.project import load_object
 
 if TYPE_CHECKING:
@@ -128,11 +128,12 @@ def apply(targets: tuple[str, ...], dry_run: bool, reason: str, home: Path | Non
 @click.argument("service")
 @click.argument("given", nargs=-1, required=True, metavar="KEY=VALUE...|FILE")
 @click.option("--at", type=click.DateTime(MOMENTS), help="As of this moment (UTC unless it says). Default: now.")
-@click.option("--missing", type=click.Choice(("none", "fail")), default="none", show_default=True, help="For a feature without a value.")
+@click.option("--missing", type=click.Choice(("none", "fail")), help="For a feature without a value. Default: what the service says.")
 @workspace_options
 @json_option
 def get(
-    service: str, given: tuple[str, ...], at: datetime | None, missing: Missing, home: Path | None, project: str | None, as_json: bool
+    service: str, given: tuple[str, ...], at: datetime | None, missing: Missing | None, home: Path | None, project: str | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Look the features of SERVICE up online, for one entity or for the rows of a .parquet, .csv or .tsv file of join keys."""
     if len(given) == 1 and "=" not in given[0]:

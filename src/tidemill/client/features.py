@@ -60,10 +60,11 @@ class Features:
         return parquet.read_table(pa.BufferReader(told))
 
     def get(
-        self, service: str, entities: Sequence[Mapping[str, Any]], *, at: datetime | None = None, missing: str = "none"
+        self, service: str, entities: Sequence[Mapping[str, Any]], *, at: datetime | None = None, missing: str | None = None
     ) -> Doc:  # fmt: skip
         """Return the features of a service for rows of join keys from the online store, when the newest event of each view was, and what is
-        missing. missing: "none" stands for a feature without a value, or the call does "fail". Raises Invalid, NotFound, Unavailable.
+        missing. missing: its default or "none" stands for a feature without a value, or the call does "fail"; as the service says unless
+        told. Raises Invalid, NotFound, Unavailable.
         """
         body = {"entities": [dict(row) for row in entities], "at": at, "missing": missing}
         return self._caller.post(f"/features/services/{segment(service)}/values", body)

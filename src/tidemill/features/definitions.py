@@ -206,6 +206,7 @@ def compile_plan(ws: Workspace, *services: str) -> ReadPlan:
         views=tuple(view_plan(ws.project, view, wanted=wanted) for view, wanted in views.values()),
         features=tuple(owners),
         on_demand=tuple(service.on_demand for service in found if service.definition.computed),
+        required=tuple(dict.fromkeys(name for each in found if each.definition.missing == "fail" for name in each.feature_names)),
     )
 
 

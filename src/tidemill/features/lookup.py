@@ -3,20 +3,22 @@
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from tidemill.core.clock import from_micros, utc
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Value
 from tidemill.features.definitions import compile_plan
+from tidemill.features.missing import FeaturesMissing, gone
 from tidemill.features.online import FeatureReader, ReadPlan
+from tidemill.features.views import Missing
 from tidemill.govern.workspace import Workspace
-
-Missing = Literal["none", "fail"]
 
 
 class EntityFeatures(Value, frozen=True, kw_only=True):
-    """What is known of one row. newest: when the newest event that is online happened, by view; missing: features without a value."""
+    """What is known of one row. newest: when the newest event that is online happened, by view; missing: features without a value, also
+    those that a default stands for.
+    """
 
     features: dict[str, float | str | None]
     newest: dict[str, datetime | None]
@@ -31,39 +33,34 @@ class LookedUp(Value, frozen=True, kw_only=True):
     rows: tuple[EntityFeatures, ...]
 
 
-class FeaturesMissing(Invalid):
-    """Some features have no value, and the caller said that they must."""
-
-    def __init__(self, row: int, names: Sequence[str]) -> None:
-        self.row, self.names = row, tuple(names)
-        super().__init__(
-            f"row {row} has no {', '.join(names)}; push or materialize events of it, or ask with missing 'none' to get what there is"
-        )
-
-
 def features_get(
-    ws: Workspace, entities: Sequence[Mapping[str, Any]], service: str, *, at: datetime | None = None, missing: Missing = "none"
+    ws: Workspace, entities: Sequence[Mapping[str, Any]], service: str, *, at: datetime | None = None, missing: Missing | None = None
 ) -> LookedUp:  # fmt: skip
     """Return the features of a service (`NAME` or `NAME@V`) for rows, as of now or of a moment since the last push.
 
     entities: rows of join keys, and of what features are computed from; numbers may come as text. missing: what becomes of a feature
-    without a value: `none` stands for it, or the call does `fail`. Raises Invalid, FeaturesMissing, DefinitionNotFound, OnlineUnavailable.
+    without a value: its default or `none` stands for it, or the call does `fail`; as the service says unless told. Raises Invalid,
+    FeaturesMissing, DefinitionNotFound, OnlineUnavailable.
     """
     ws.require("features.read", service)
     plan = compile_plan(ws, service)
     moment = utc(at) if at is not None else ws.clock.now()
     keys = _columns(plan, entities)
     reader = FeatureReader(plan, ws.online)
-    values = {name: column.tolist() for name, column in reader.read(keys, moment).items()}
+    stored = reader.stored(keys, moment)
+    found = reader.completed(keys, stored)
+    values = {name: column.tolist() for name, column in found.items()}
+    lacking = {name: gone(stored.get(name, column)).tolist() for name, column in found.items()}
+    required = plan.required if missing is None else plan.features if missing == "fail" else ()
     newest = reader.newest(keys, moment)
     rows = []
     for place in range(len(entities)):
         told = {name: _plain(column[place]) for name, column in values.items()}
-        gone = tuple(name for name, value in told.items() if value is None)
-        if gone and missing == "fail":
-            raise FeaturesMissing(place + 1, gone)
+        without = tuple(name for name in told if lacking[name][place])
+        if refused := [name for name in without if name in required]:
+            raise FeaturesMissing(place + 1, refused)
         times = {view: None if (time := column[place]) is None else from_micros(time) for view, column in newest.items()}
-        rows.append(EntityFeatures(features=told, newest=times, missing=gone))
+        rows.append(EntityFeatures(features=told, newest=times, missing=without))
     return LookedUp(service=plan.services[0], at=moment, rows=tuple(rows))
 
 

@@ -20,6 +20,7 @@ from tidemill.core.clock import micros
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Value, field
 from tidemill.features.incoming import Columns, Incoming, KeyKind, entity_keys, from_columns, plain
+from tidemill.features.missing import filled, refuse_missing
 from tidemill.features.on_demand import OnDemand
 from tidemill.features.stored import MICROSECOND, Events, Form, longest
 from tidemill.features.views import AggregateFunction, FeatureView, aggregation_of
@@ -54,6 +55,7 @@ class ReadPlan(Value, frozen=True, kw_only=True):
     """Feature services, compiled: what to look up for a row, and in which order the features come out.
 
     services: what it was compiled from, such as `delay@2`. on_demand: what each computes of what was looked up and of the request.
+    required: features without which nothing is answered.
     """
 
     project: str
@@ -61,6 +63,7 @@ class ReadPlan(Value, frozen=True, kw_only=True):
     views: tuple[ViewPlan, ...]
     features: tuple[str, ...]
     on_demand: tuple[OnDemand, ...] = ()
+    required: tuple[str, ...] = ()
 
     @property
     def entity(self) -> tuple[str, ...]:
@@ -90,15 +93,36 @@ class FeatureReader:
         self._latest = [(place, _LatestReader(view)) for place, view in enumerate(plan.views) if not view.view.windowed]
         windowed = [place for place, view in enumerate(plan.views) if view.view.windowed]
         self._windowed = windowed, _WindowReader([plan.views[place] for place in windowed])
+        self._defaults = {
+            name: default for view in plan.views for name in view.wanted if (default := view.view.feature(name).default) is not None
+        }
         self._firsts = [next(view for view in plan.views if (view.view.entity, view.key_kinds) == each) for each in self._entities]
 
     def read(self, keys: Columns, at: datetime) -> Found:
-        """Return each feature as an array of one value a row, in the plan's order.
+        """Return each feature as an array of one value a row, in the plan's order, with defaults for those that are missing.
 
         keys: one column per join key and per column that features are computed from, of equal length; None in a join key means
         "nobody". Numbers come as float64 (NaN is missing), text as object arrays (None is missing). Raises Invalid for a missing or
-        ill-typed column.
+        ill-typed column, FeaturesMissing for a required feature without a value.
         """
+        found = self.stored(keys, at)
+        if self.plan.required:
+            refuse_missing(found, [name for name in self.plan.required if name in found])
+        found = self.completed(keys, found)
+        if self.plan.on_demand and self.plan.required:
+            refuse_missing(found, self.plan.required)
+        return found
+
+    def completed(self, keys: Columns, found: Found) -> Found:
+        """Return what `stored` found with defaults for what is missing, and with what is computed from it. Raises Invalid."""
+        if self._defaults:
+            found = found | {name: filled(found[name], default) for name, default in self._defaults.items()}
+        for each in self.plan.on_demand:
+            found = found | each.values({**keys, **found})
+        return {name: found[name] for name in self.plan.features}
+
+    def stored(self, keys: Columns, at: datetime) -> Found:
+        """Return the features that are looked up, as they are stored: what is missing is missing. Raises Invalid."""
         moment = micros(at)
         blobs, places = self._fetch(keys)
         found: Found = {}
@@ -107,9 +131,7 @@ class FeatureReader:
         windowed, reader = self._windowed
         if windowed:
             found |= reader.values([blobs[number] for number in windowed], [places[number] for number in windowed], moment)
-        for each in self.plan.on_demand:
-            found |= each.values({**keys, **found})
-        return {name: found[name] for name in self.plan.features}
+        return found
 
     def newest(self, keys: Columns, at: datetime) -> dict[str, list[int | None]]:
         """Return by view when the newest event that counts for each row happened, in microseconds since 1970; None where none is stored.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tidemill.core.errors import Invalid
 from tidemill.features.computed import with_computed
 from tidemill.features.keys import NEVER, NOBODY, AskingRows, Line, moments_of, texts_of
+from tidemill.features.missing import filled
 from tidemill.features.on_demand import OnDemand
 from tidemill.features.values import numbers_of, values_of
 from tidemill.features.views import Aggregation, Feature, FeatureView, aggregation_of
@@ -65,7 +66,11 @@ def look_up(
         events = with_computed(events.select(view.needs), view.computed)
     timeline = _Windows(view, events, rows) if view.windowed else _Latest(view, events, rows)
     asked = [feature for feature in view.features if wanted is None or feature.name in wanted]
-    return timeline.features(asked) if asked else {}
+    found = timeline.features(asked) if asked else {}
+    for feature in asked:
+        if feature.default is not None:
+            found[feature.name] = _filled(found[feature.name], feature.default)
+    return found
 
 
 def complete(rows: pa.Table, asked: OnDemand) -> pa.Table:
@@ -296,6 +301,11 @@ def _in_order(places: Ints, ties: Callable[[Ints], Sequence[NDArray[Any]]]) -> I
 
 def _event_keys(column: "ArrowColumn") -> "Encoded":
     return column.combine_chunks().dictionary_encode() if pa.types.is_integer(column.type) else texts_of(column)
+
+
+def _filled(column: Any, default: float | str) -> "ArrowArray":
+    told: ArrowArray = column.fill_null(default) if isinstance(default, str) else pa.array(filled(column.to_numpy(), default))
+    return told
 
 
 def _back(moments: Ints, window: timedelta) -> Ints:

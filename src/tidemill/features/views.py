@@ -14,11 +14,13 @@ from typing import Literal
 
 from tidemill.core.errors import Invalid
 from tidemill.core.ids import check_name
-from tidemill.core.values import Value, field
+from tidemill.core.values import Value, field, replace
 from tidemill.features.computed import columns_read
 
 AggregateFunction = Literal["count", "sum", "mean", "share", "min", "max", "quantile", "last", "distinct", "time_since"]
 FeatureKind = Literal["double", "string"]
+Missing = Literal["none", "fail"]
+NEVER_MISSING = ("count", "distinct", "sum")
 
 
 class Aggregation(Value, frozen=True, kw_only=True):
@@ -52,7 +54,8 @@ class Aggregation(Value, frozen=True, kw_only=True):
 class Feature(Value, frozen=True, kw_only=True):
     """One column that a model can ask for: the latest value of a column (its own name unless told), or an aggregation.
 
-    Numbers of every type and booleans are "double", missing is NaN; everything else is "string", missing is null.
+    Numbers of every type and booleans are "double", missing is NaN; everything else is "string", missing is null. default: what is said
+    instead of a missing value, in training and in serving alike.
     """
 
     name: str
@@ -60,9 +63,14 @@ class Feature(Value, frozen=True, kw_only=True):
     aggregation: Aggregation | None = None
     kind: FeatureKind = "double"
     description: str = ""
+    default: float | str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "feature")
+        if self.default is not None and isinstance(self.default, str) != (self.kind == "string"):
+            raise Invalid(f"feature {self.name!r} is of kind {self.kind} and has the default {self.default!r}; expected one of that kind")
+        if self.default is not None and self.aggregation is not None and self.aggregation.function in NEVER_MISSING:
+            raise Invalid(f"feature {self.name!r} is a {self.aggregation.function}, which is never missing; leave its default out")
         if self.aggregation is not None and (self.column is not None or self.kind != "double"):
             raise Invalid(f"feature {self.name!r} is an aggregation; its column stands inside the aggregation, and its kind is double")
 
@@ -111,6 +119,11 @@ class FeatureView(Value, frozen=True, kw_only=True):
             raise Invalid(f"feature view {self.name!r} aggregates, so its windows say what is too old; leave its TTL out")
 
     @property
+    def undefaulted(self) -> "FeatureView":
+        """The view whose features are missing where they are, whatever their defaults."""
+        return replace(self, features=tuple(replace(feature, default=None) for feature in self.features))
+
+    @property
     def windowed(self) -> bool:
         """True when the features are aggregations over windows, False when they are latest values."""
         return self.features[0].aggregation is not None
@@ -149,13 +162,15 @@ class FeatureService(Value, frozen=True, kw_only=True):
     """The features that a model uses, in order, each written `view:feature` (or `view:*` for all of a view).
 
     computed: features made of these when they are asked for, after them by name, each an SQL expression over a row: over its features,
-    and over columns of the request that it says the kind of.
+    and over columns of the request that it says the kind of. missing: what a look-up makes of a feature without a value: `none` gives its
+    default, or nothing; with `fail` nothing is answered, whatever the default. Training gets all rows either way.
     """
 
     name: str
     features: tuple[str, ...]
     computed: dict[str, str] = field(default_factory=dict)
     request: dict[str, FeatureKind] = field(default_factory=dict)
+    missing: Missing = "none"
     description: str = ""
     owner: str = ""
     tags: tuple[str, ...] = ()

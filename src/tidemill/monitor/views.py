@@ -55,7 +55,7 @@ class WatchedView:
         rows = rows.take(pc.sort_indices(rows, sort_keys=[(_ASKED, "ascending")]))
         step = max(1, -(-rows.num_rows // REFERENCE_ROWS))
         rows = rows.take(np.arange(0, rows.num_rows, step))
-        found = look_up(self.view, self._events, AskingRows(rows, self.view.entity, _ASKED))
+        found = look_up(self.view.undefaulted, self._events, AskingRows(rows, self.view.entity, _ASKED))
         times: Any = rows.column(_ASKED).cast(pa.int64()).to_numpy()
         nothing = np.full(rows.num_rows, np.nan)
         return Sample(pa.table(dict(found)), nothing, nothing, times)

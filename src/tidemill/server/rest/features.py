@@ -10,9 +10,9 @@ from tidemill.deploy.feature_use import FeatureUse, feature_use
 from tidemill.features import applied, definitions, history, lookup, materialize
 from tidemill.features.applied import FeaturePlan
 from tidemill.features.definitions import ServiceVersion, ViewVersion
-from tidemill.features.lookup import LookedUp, Missing
+from tidemill.features.lookup import LookedUp
 from tidemill.features.materialize import Materialized
-from tidemill.features.views import FeatureService, FeatureView
+from tidemill.features.views import FeatureService, FeatureView, Missing
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Chunks, Route
 
@@ -45,11 +45,13 @@ class Rollback(Value, frozen=True, kw_only=True):
 
 
 class Asked(Value, frozen=True, kw_only=True):
-    """Rows of join keys and of what features are computed from; as of when, now unless told; what becomes of features without a value."""
+    """Rows of join keys and of what features are computed from; as of when, now unless told; what becomes of features without a value: as
+    the service says unless told.
+    """
 
     entities: tuple[dict[str, str | int | float | None], ...]
     at: datetime | None = None
-    missing: Missing = "none"
+    missing: Missing | None = None
 
 
 def get_features(ws: Workspace, name: str, *, body: Asked) -> LookedUp:
