@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tidemill.core.clock import wait_until
 from tidemill.core.errors import Invalid, Unavailable
 from tidemill.store.conformance import OnlineConformance
 from tidemill.store.online_lmdb import FIRST_MAP_BYTES, LmdbStore
@@ -26,6 +27,38 @@ def test_the_map_grows_when_it_is_full(tmp_path: Path) -> None:
     for number in range(count):
         store.put_many("n", [(str(number).encode(), megabyte)])
     assert sum(len(value) for _, value in store.scan("n")) == count * len(megabyte)
+    store.close()
+
+
+def test_the_map_grows_only_while_no_thread_is_in_a_transaction(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path)
+    environment = store._environment
+    assert environment is not None
+    inside, leave, told = threading.Event(), threading.Event(), []
+
+    def read() -> None:
+        environment.run(lambda _: (inside.set(), leave.wait(10), told.append("read")), write=False)
+
+    def grow() -> None:
+        environment.resize(environment.map_bytes)
+        told.append("grown")
+
+    def read_later() -> None:
+        environment.run(lambda _: told.append("later"), write=False)
+
+    threads = [threading.Thread(target=act) for act in (read, grow, read_later)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads[1].start()
+    assert wait_until(lambda: environment._growing, timeout_s=10)
+    threads[2].start()
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert told[0] == "read"  # "later" may come before "grown" is noted, yet not before it has grown
+    assert sorted(told) == ["grown", "later", "read"]
+    assert environment.map_bytes == 2 * FIRST_MAP_BYTES
+    assert not any(counter.inside for counter in environment._counters)
     store.close()
 
 

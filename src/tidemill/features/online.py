@@ -8,26 +8,26 @@ to another time, its forerunner is gone until a newer event comes; and when a ve
 comes after a newer one that has long left all windows, it counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tidemill.core.clock import micros
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Value, field
+from tidemill.features.columnar import Found, LatestReader, WindowReader
 from tidemill.features.incoming import Columns, Incoming, KeyKind, entity_keys, from_columns, plain
 from tidemill.features.missing import filled, refuse_missing
 from tidemill.features.on_demand import OnDemand
-from tidemill.features.stored import MICROSECOND, Events, Form, longest
-from tidemill.features.views import AggregateFunction, FeatureView, aggregation_of
-from tidemill.features.windows import Floats, Ints, summarise
+from tidemill.features.rowwise import RowKeys, RowReader
+from tidemill.features.stored import Events, Form
+from tidemill.features.views import FeatureView
+from tidemill.features.windows import Ints
 from tidemill.store.online import OnlineStore
 
-Found = dict[str, NDArray[Any]]
+FEW_ROWS, FEW_ROWS_OF_LATEST = 3, 12  # measured: with more, NumPy is done sooner
 
 
 class ViewPlan(Value, frozen=True, kw_only=True):
@@ -88,15 +88,23 @@ class FeatureReader:
     def __init__(self, plan: ReadPlan, online: OnlineStore) -> None:
         self.plan = plan
         self._online = online
-        self._entities = list(dict.fromkeys((view.view.entity, view.key_kinds) for view in plan.views))
-        self._views = [(view, self._entities.index((view.view.entity, view.key_kinds))) for view in plan.views]
-        self._latest = [(place, _LatestReader(view)) for place, view in enumerate(plan.views) if not view.view.windowed]
-        windowed = [place for place, view in enumerate(plan.views) if view.view.windowed]
-        self._windowed = windowed, _WindowReader([plan.views[place] for place in windowed])
+        entities = list(dict.fromkeys((view.view.entity, view.key_kinds) for view in plan.views))
+        self._views = [(view, entities.index((view.view.entity, view.key_kinds))) for view in plan.views]
+        wanted = [(view.view, view.wanted) for view in plan.views]
+        self._latest = [(place, LatestReader(*each)) for place, each in enumerate(wanted) if not each[0].windowed]
+        windowed = [place for place, (view, _) in enumerate(wanted) if view.windowed]
+        self._windowed = windowed, WindowReader([wanted[place] for place in windowed])
+        self._firsts = [next(view for view in plan.views if (view.view.entity, view.key_kinds) == each) for each in entities]
+        self._few = FEW_ROWS if windowed else FEW_ROWS_OF_LATEST
+        self._rows = RowReader(wanted)
+        self._join_keys = plan.entity
+        self._row_keys = [
+            (RowKeys(view.view, view.key_kinds).key, [plan.entity.index(name) for name in view.view.entity]) for view in self._firsts
+        ]
+        self._namespaces = [(view.namespace, which) for view, which in self._views]
         self._defaults = {
             name: default for view in plan.views for name in view.wanted if (default := view.view.feature(name).default) is not None
         }
-        self._firsts = [next(view for view in plan.views if (view.view.entity, view.key_kinds) == each) for each in self._entities]
 
     def read(self, keys: Columns, at: datetime) -> Found:
         """Return each feature as an array of one value a row, in the plan's order, with defaults for those that are missing.
@@ -124,6 +132,28 @@ class FeatureReader:
     def stored(self, keys: Columns, at: datetime) -> Found:
         """Return the features that are looked up, as they are stored: what is missing is missing. Raises Invalid."""
         moment = micros(at)
+        found = self._read_few(keys, moment)
+        return found if found is not None else self._read_many(keys, moment)
+
+    def _read_few(self, keys: Columns, moment: int) -> Found | None:
+        """Return the looked-up features of a few rows, None for more rows, or where columns are missing or differ in length."""
+        try:
+            rows = list(zip(*[plain(keys[name]) for name in self._join_keys], strict=True))
+        except (KeyError, ValueError):
+            return None
+        if not 0 < len(rows) <= self._few:
+            return None
+        entities = [[key([row[place] for place in places]) for row in rows] for key, places in self._row_keys]
+        nobody = any(None in mine for mine in entities)
+        somebody = [[key for key in mine if key is not None] for mine in entities]
+        told = self._online.get_all([(namespace, somebody[which]) for namespace, which in self._namespaces])
+        if nobody:
+            for place, (_, which) in enumerate(self._namespaces):
+                blobs = iter(told[place])
+                told[place] = [None if key is None else next(blobs) for key in entities[which]]
+        return self._rows.values(zip(*told, strict=True), moment)
+
+    def _read_many(self, keys: Columns, moment: int) -> Found:
         blobs, places = self._fetch(keys)
         found: Found = {}
         for number, latest in self._latest:
@@ -202,184 +232,6 @@ def merging(
         return form.encode(form.joined(old, events, now=now, until=until), len(blobs))
 
     return change
-
-
-class _LatestReader:
-    """Reads a view of latest values."""
-
-    def __init__(self, plan: ViewPlan) -> None:
-        self._form = Form(plan.view)
-        numbers, texts = self._form.numbers, self._form.texts
-        features = [(feature.name, str(feature.reads), feature.kind) for feature in map(plan.view.feature, plan.wanted)]
-        self._numbers = [(name, numbers.index(column)) for name, column, kind in features if kind == "double"]
-        self._texts = [(name, texts.index(column)) for name, column, kind in features if kind == "string"]
-        self._ttl = plan.view.ttl // MICROSECOND if plan.view.ttl is not None else None
-        self._size = 2 * self._form.stride
-        self._one = self._form.base + 1
-        never = np.zeros((2, self._form.width), dtype="<i8")
-        never[:, 0] = self._one, 2**63 - 1
-        self._nothing = never.tobytes()
-
-    def values(self, blobs: Sequence[bytes | None], places: Ints | None, moment: int) -> Found:
-        """Return the features of rows; places: which of the blobs is each row's, -1 for nobody's, None when they are as many."""
-        form = self._form
-        if places is not None:
-            blobs = [*blobs, None]
-        whole = [self._nothing if blob is None else blob for blob in blobs]
-        rows = self._events(whole)
-        if rows is None:
-            whole = [self._single(blob, moment) for blob in whole]
-            rows = self._events(whole)
-            assert rows is not None, "each has one event now"
-        unseen = rows[:, 0] > moment
-        if form.written is not None:
-            unseen |= rows[:, form.written] > moment
-        if self._ttl is not None:
-            unseen |= rows[:, 0] <= moment - self._ttl
-        doubles: Floats = rows[:, form.first :].view(np.float64)
-        if unseen.any():
-            doubles = np.where(unseen[:, None], np.nan, doubles)
-        columns = (doubles if places is None else doubles[places]).T.copy()
-        found: Found = {name: columns[place] for name, place in self._numbers}
-        if self._texts:
-            told = [None if gone else form.tails(blob)[0][1] for blob, gone in zip(whole, unseen.tolist(), strict=True)]
-            for name, place in self._texts:
-                texts = np.array([None if row is None else row[place] for row in told], dtype=object)
-                found[name] = texts if places is None else texts[places]
-        return found
-
-    def _events(self, blobs: Sequence[bytes]) -> Ints | None:
-        """Return one row of words for each entity, None when some has not one event."""
-        bodies = b"".join([blob[: self._size] for blob in blobs] if self._form.tailed else blobs)
-        if len(bodies) != len(blobs) * self._size:
-            return None
-        rows = np.frombuffer(bodies, dtype="<i8").reshape(len(blobs), 2, self._form.width)
-        return rows[:, 1] if (rows[:, 0, 0] == self._one).all() else None
-
-    def _single(self, blob: bytes, moment: int) -> bytes:
-        """Return an entity's bytes with that event alone which counts at a moment. Raises Corrupt."""
-        if blob is self._nothing:
-            return blob
-        form = self._form
-        events = form.decode([blob])
-        seen = events.words[:, 0] <= moment
-        if form.written is not None:
-            seen &= form.as_of(events.words, events.owners, moment)
-        there = np.flatnonzero(seen)
-        return form.encode(events.take(there[-1:]), 1)[0] or self._nothing if there.size else self._nothing
-
-
-class _Function(NamedTuple):
-    """What is asked of columns. of_events: of the events themselves, not of a column."""
-
-    name: AggregateFunction
-    quantile: float | None
-    of_events: bool
-
-
-class _WindowReader:
-    """Reads views of aggregations, all at once: the events of all of them lie end to end."""
-
-    def __init__(self, plans: Sequence[ViewPlan]) -> None:
-        self._forms = [Form(plan.view) for plan in plans]
-        self._longest = max((longest(plan.view) for plan in plans), default=0)
-        # Longest first, so that spans of one entity come in ascending order of their starts; where all of them end comes last.
-        windows = [sorted({_window(plan, name) for name in plan.wanted}, reverse=True) for plan in plans]
-        self._cuts = [np.array([self._longest - window for window in each] + [self._longest], dtype=np.int64) for each in windows]
-        self._asked: dict[_Function, list[tuple[int, str]]] = {}
-        self._wanted: list[tuple[str, _Function, int, int, int]] = []
-        for number, plan in enumerate(plans):
-            for name in plan.wanted:
-                aggregation = aggregation_of(plan.view.feature(name))
-                asked = _Function(aggregation.function, aggregation.quantile, aggregation.column is None)
-                columns = self._asked.setdefault(asked, [])
-                column = (number, aggregation.column or "")
-                if column not in columns:
-                    columns.append(column)
-                self._wanted.append((name, asked, columns.index(column), number, windows[number].index(_window(plan, name))))
-
-    def values(self, blobs: Sequence[Sequence[bytes | None]], places: Sequence[Ints | None], moment: int) -> Found:
-        """Return the features of rows; blobs and places: of each view, as a view of latest values has them."""
-        tables, sizes = [], []
-        for form, mine, which in zip(self._forms, blobs, places, strict=True):
-            table, size = _rows(form, [blob or b"" for blob in mine] + [b""] * (which is not None), moment)
-            tables.append(table)
-            sizes.append(size)
-        starts, ends = self._spans(tables, sizes, moment)
-        edges = list(accumulate((len(table) for table in tables), initial=0))
-        answers = {
-            function: self._summaries(function, columns, tables, starts, ends, edges, moment) for function, columns in self._asked.items()
-        }
-        found: Found = {}
-        for name, asked, place, number, window in self._wanted:
-            column = answers[asked][place][:, window]
-            which = places[number]
-            found[name] = column if which is None else column[which]
-        return found
-
-    def _summaries(
-        self, function: "_Function", columns: Sequence[tuple[int, str]], tables: Sequence[Ints],
-        starts: Sequence[Ints], ends: Sequence[Ints], edges: Sequence[int], moment: int,
-    ) -> list[Floats]:  # fmt: skip
-        """Return one function of some columns, each by entity and window: summarised in one go."""
-        name, quantile, of_events = function
-        if name == "count" and of_events:
-            return [(ends[number] - starts[number]).astype(np.float64) for number, _ in columns]
-        lengths = [len(tables[number]) for number, _ in columns]
-        shifts = list(accumulate(lengths, initial=0))
-        moved = [shift - edges[number] for (number, _), shift in zip(columns, shifts, strict=False)]
-        begins = np.concatenate([(starts[number] + by).ravel() for (number, _), by in zip(columns, moved, strict=True)])
-        finish = np.concatenate([(ends[number] + by).ravel() for (number, _), by in zip(columns, moved, strict=True)])
-        values = times = moments = None
-        if not of_events:
-            values = np.concatenate([self._column(tables[number], number, column) for number, column in columns])
-        if name == "time_since":
-            times = np.concatenate([tables[number][:, 0] for number, _ in columns])
-            moments = np.full(begins.size, moment)
-        told = summarise(name, values, begins, finish, quantile=quantile, times=times, moments=moments)
-        bounds = accumulate((starts[number].size for number, _ in columns), initial=0)
-        return [told[a:b].reshape(starts[number].shape) for (number, _), (a, b) in zip(columns, pairwise(bounds), strict=True)]
-
-    def _column(self, table: Ints, number: int, name: str) -> Floats:
-        form = self._forms[number]
-        column: Floats = table[:, form.first + form.numbers.index(name)].view(np.float64)
-        return column
-
-    def _spans(self, tables: Sequence[Ints], sizes: Sequence[Ints], moment: int) -> tuple[list[Ints], list[Ints]]:
-        """Return where each window of each entity starts and ends among all events laid end to end, by view: (entities, windows)."""
-        # Times relative to the longest window's start, cut to it, so that entity and time fit one ascending integer.
-        width = self._longest + 2
-        times = np.concatenate([table[:, 0] for table in tables])
-        counts = np.concatenate(sizes)
-        offsets = np.arange(counts.size, dtype=np.int64) * width
-        keys = np.clip(times - (moment - self._longest), 0, self._longest + 1) + np.repeat(offsets, counts)
-        firsts = list(accumulate((size.size for size in sizes), initial=0))
-        asked = [(offsets[a:b, None] + cuts).ravel() for (a, b), cuts in zip(pairwise(firsts), self._cuts, strict=True)]
-        places = np.searchsorted(keys, np.concatenate(asked), side="right")
-        starts, ends = [], []
-        for (a, b), size, cuts in zip(pairwise(accumulate(map(len, asked), initial=0)), sizes, self._cuts, strict=True):
-            mine = places[a:b].reshape(size.size, cuts.size)
-            starts.append(mine[:, :-1])
-            ends.append(np.broadcast_to(mine[:, -1:], starts[-1].shape))
-        return starts, ends
-
-
-def _rows(form: Form, blobs: Sequence[bytes], moment: int) -> tuple[Ints, Ints]:
-    """Return the rows of entities end to end, only those that count at a moment, and how many each has. Raises Corrupt."""
-    sizes = form.sizes(blobs)
-    words, begins, many = form.rows(blobs, sizes)
-    if form.written is None or not (many or (words[:, form.written] > moment).any()):
-        return words, sizes
-    owners = np.repeat(np.arange(sizes.size), sizes)
-    events = np.ones(len(words), dtype=np.bool_)
-    events[begins[sizes > 0]] = False
-    keep = ~events
-    keep[events] = form.as_of(words[events], owners[events], moment)
-    return words[keep], np.bincount(owners[keep], minlength=sizes.size)
-
-
-def _window(plan: ViewPlan, feature: str) -> int:
-    return aggregation_of(plan.view.feature(feature)).window // MICROSECOND
 
 
 def _distinct_keys(plan: ViewPlan, keys: Columns) -> tuple[list[bytes], Ints | None]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidemill.core.codec import pack, unpack
-from tidemill.core.errors import Corrupt
+from tidemill.core.errors import Corrupt, Invalid
 from tidemill.features.views import FeatureView, aggregation_of
 from tidemill.features.windows import Floats, Ints, canonical_order
 
@@ -110,10 +110,35 @@ class Form:
             raise self._damaged(blobs[int(np.flatnonzero(there)[np.flatnonzero(told & ~_MANY)[0]])])
         return words, begins, many
 
+    def counted(self, blobs: Sequence[bytes], moment: int) -> tuple[Ints, Ints]:
+        """Return the rows of entities end to end, of events only those that count at a moment, and how many each has. Raises Corrupt."""
+        sizes = self.sizes(blobs)
+        words, begins, many = self.rows(blobs, sizes)
+        if self.written is None or not (many or (words[:, self.written] > moment).any()):
+            return words, sizes
+        owners = np.repeat(np.arange(sizes.size), sizes)
+        events = np.ones(len(words), dtype=np.bool_)
+        events[begins[sizes > 0]] = False
+        keep = ~events
+        keep[events] = self.as_of(words[events], owners[events], moment)
+        return words[keep], np.bincount(owners[keep], minlength=sizes.size)
+
+    def alone(self, blob: bytes, moment: int) -> bytes | None:
+        """Return an entity's bytes with the one event of a latest value that counts at a moment, None where none does. Raises Corrupt."""
+        events = self.decode([blob])
+        seen = events.words[:, 0] <= moment
+        if self.written is not None:
+            seen &= self.as_of(events.words, events.owners, moment)
+        there = np.flatnonzero(seen)
+        return self.encode(events.take(there[-1:]), 1)[0] if there.size else None
+
     def tails(self, blob: bytes) -> list[Tail]:
-        """Return the keys and text of an entity's events."""
+        """Return the keys and text of an entity's events. Raises Corrupt."""
         count = int.from_bytes(blob[:4], "little")
-        return unpack(blob[(count + 1) * self.stride :], list[Tail])
+        try:
+            return unpack(blob[(count + 1) * self.stride :], list[Tail])
+        except Invalid as error:
+            raise self._damaged(blob) from error
 
     def decode(self, blobs: Sequence[bytes | None]) -> Events:
         """Return the events of entities. Raises Corrupt."""
@@ -237,6 +262,11 @@ class Form:
 def longest(view: FeatureView) -> int:
     """Return the longest window of a view of aggregations, in microseconds."""
     return max(aggregation_of(feature).window for feature in view.features) // MICROSECOND
+
+
+def window_of(view: FeatureView, feature: str) -> int:
+    """Return the window of one feature of a view of aggregations, in microseconds."""
+    return aggregation_of(view.feature(feature)).window // MICROSECOND
 
 
 def _same(owners: Ints, hashes: Ints) -> NDArray[np.bool_]:

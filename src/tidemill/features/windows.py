@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from math import floor, nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 PORTION = 1 << 22
+FEW = 8  # so many are added without numpy: of more, reduceat adds some beside others
+_FIRST = np.zeros(1, dtype=np.int64)
 _EXACT = 2.0**53
 
 
@@ -66,6 +69,77 @@ def summarise(
     with np.errstate(invalid="ignore", divide="ignore"):
         means: Floats = sums / counts
     return means
+
+
+def summarise_ends(
+    function: AggregateFunction,
+    values: Floats | list[float],
+    starts: Sequence[int],
+    *,
+    quantile: float | None,
+    times: Sequence[int],
+    moment: int,
+) -> list[float]:
+    """Return what `summarise` says of values[start:] for each start, bit for bit: sooner, for the spans of one entity at one moment.
+
+    values: at most FEW as a list, or an array. times: of the values, in microseconds; moment: that of all spans.
+    """
+    if function in ("last", "time_since"):
+        there = (
+            np.flatnonzero(values == values) if isinstance(values, np.ndarray) else [n for n, value in enumerate(values) if value == value]
+        )
+        if not len(there):
+            return [nan] * len(starts)
+        place = int(there[-1])
+        told = float(values[place]) + 0.0 if function == "last" else (moment - times[place]) / 1e6
+        return [told if place >= start else nan for start in starts]
+    if isinstance(values, list):
+        return [_of_few(function, values[start:], quantile) for start in starts]
+    if function in ("quantile", "distinct"):
+        ends = np.full(len(starts), values.size)
+        found: list[float] = summarise(function, values, np.array(starts), ends, quantile=quantile).tolist()
+        return found
+    present = ~np.isnan(values)
+    whole = bool(np.logical_and.reduce(present))
+    counts = [values.size - start if whole else int(np.count_nonzero(present[start:])) for start in starts]
+    if function == "count":
+        return [float(count) for count in counts]
+    if function in ("min", "max"):
+        reduce, limit = (np.minimum, np.inf) if function == "min" else (np.maximum, -np.inf)
+        values = values if whole else np.where(present, values, limit)
+        return [float(reduce.reduce(values[start:])) + 0.0 if count else nan for start, count in zip(starts, counts, strict=True)]
+    values = values if whole else np.where(present, values, 0.0)
+    with np.errstate(invalid="ignore"):
+        sums = [float(np.add.reduceat(values[start:], _FIRST)[0]) + 0.0 if start < values.size else 0.0 for start in starts]
+    return sums if function == "sum" else [total / count if count else nan for total, count in zip(sums, counts, strict=True)]
+
+
+def _of_few(function: AggregateFunction, values: list[float], quantile: float | None) -> float:
+    """Return what `summarise` says of values, at most FEW."""
+    present = [value for value in values if value == value]
+    count = len(present)
+    if function == "count":
+        return float(count)
+    if function == "distinct":
+        return float(len(set(present)))
+    if function == "sum" or (count and function in ("mean", "share")):
+        # To the first one the sum of the others, as numpy's reduceat adds so few; a missing one is a 0. Not sum(): it corrects itself.
+        others = 0.0
+        for each in values[1:]:
+            others += each if each == each else 0.0
+        total = (values[0] if values and values[0] == values[0] else 0.0) + others
+        return total + 0.0 if function == "sum" else (total + 0.0) / count
+    if not count:
+        return nan
+    if function in ("min", "max"):
+        return (min(present) if function == "min" else max(present)) + 0.0
+    assert quantile is not None, "a view says which quantile"
+    present.sort()
+    exact = quantile * (count - 1)
+    below = floor(exact)
+    share = exact - below
+    low, high = present[below], present[min(below + 1, count - 1)]
+    return (low if low == high else low * (1 - share) + high * share) + 0.0
 
 
 def spread(starts: Ints, ends: Ints) -> Iterator[tuple[slice, Ints, Ints]]:

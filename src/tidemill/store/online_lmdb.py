@@ -4,6 +4,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
@@ -21,15 +22,34 @@ MAX_READERS = 1024
 SCAN_PAIRS = 1000
 
 
+class _Counter:
+    """In how many transactions a thread is."""
+
+    __slots__ = ("__weakref__", "inside")
+
+    def __init__(self) -> None:
+        self.inside = 0
+
+
+class _Mine(threading.local):
+    """The counter of the thread that asks: nobody else changes it, so that it takes no lock."""
+
+    def __init__(self, gate: threading.Condition, counters: "weakref.WeakSet[_Counter]") -> None:
+        self.counter = _Counter()
+        with gate:
+            counters.add(self.counter)
+
+
 class _Environment:
     """LMDB's environment of one file in one process, and the gate that keeps transactions out while its map grows."""
 
     def __init__(self, path: Path, sync: bool) -> None:
         import lmdb
 
-        self.pid, self.path = os.getpid(), path
+        self.pid, self.path, self.library = os.getpid(), path, lmdb
         self._gate = threading.Condition()
-        self._inside = 0
+        self._counters: weakref.WeakSet[_Counter] = weakref.WeakSet()
+        self._mine = _Mine(self._gate, self._counters)
         self._growing = False
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -42,19 +62,31 @@ class _Environment:
             raise OnlineUnavailable(f"lmdb:{path}", f"its files cannot be opened ({error})") from error
 
     def run(self, work: "Callable[[lmdb.Transaction[bytes]], T]", *, write: bool) -> T:
-        """Do work in a transaction. Raises what LMDB raises when the map is too small, or another process made it larger."""
-        with self._gate:
-            if self._growing:
-                self._gate.wait_for(lambda: not self._growing)
-            self._inside += 1
+        """Do work in a transaction. Raises what LMDB raises when the map is too small, or another process made it larger.
+
+        A thread says first that it is inside and looks then whether the map grows; who lets it grow says so first and looks then who
+        is inside. So one of them sees the other, and no transaction takes a lock.
+        """
+        mine = self._mine.counter
+        mine.inside += 1
+        if self._growing:
+            self._wait(mine)
         try:
             with self.lmdb.begin(write=write) as transaction:
                 return work(transaction)
         finally:
-            with self._gate:
-                self._inside -= 1
-                if self._growing:
+            mine.inside -= 1
+            if self._growing:
+                with self._gate:
                     self._gate.notify_all()
+
+    def _wait(self, mine: _Counter) -> None:
+        """Stand back until the map has grown."""
+        with self._gate:
+            mine.inside -= 1
+            self._gate.notify_all()
+            self._gate.wait_for(lambda: not self._growing)
+            mine.inside += 1
 
     def resize(self, full_at: int) -> None:
         """Adopt the size that another process has given the map, or double it when it is still full_at (0: only adopt)."""
@@ -62,7 +94,7 @@ class _Environment:
             self._gate.wait_for(lambda: not self._growing)
             self._growing = True
             try:
-                self._gate.wait_for(lambda: self._inside == 0)
+                self._gate.wait_for(lambda: not any(counter.inside for counter in self._counters))
                 self.lmdb.set_mapsize(0)
                 if full_at and self.lmdb.info()["map_size"] <= full_at:
                     self.lmdb.set_mapsize(full_at * 2)
@@ -117,7 +149,7 @@ class LmdbStore:
 
     def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
         heads = [(_head(namespace), keys) for namespace, keys in asked]
-        for _, keys in heads:
+        for _, keys in asked:
             check_keys(keys)
 
         def read(transaction: "lmdb.Transaction[bytes]") -> list[list[bytes | None]]:
@@ -177,8 +209,6 @@ class LmdbStore:
         self._environment = None
 
     def _run(self, work: "Callable[[lmdb.Transaction[bytes]], T]", *, write: bool) -> T:
-        import lmdb
-
         environment = self._environment
         if environment is None:
             raise OnlineUnavailable(f"lmdb:{self._path}", "it was closed")
@@ -188,15 +218,16 @@ class LmdbStore:
             size = environment.map_bytes
             try:
                 return environment.run(work, write=write)
-            except lmdb.MapFullError:
+            except environment.library.MapFullError:
                 grow = size
-            except lmdb.MapResizedError:
+            except environment.library.MapResizedError:
                 grow = 0
-            except lmdb.Error as error:
+            except environment.library.Error as error:
                 raise OnlineUnavailable(f"lmdb:{self._path}", f"{error}; check the disk and that it has free space") from error
             environment.resize(grow)
 
 
+@lru_cache(maxsize=1024)
 def _head(namespace: str) -> bytes:
     return check_namespace(namespace) + b"\0"
 

@@ -4,8 +4,9 @@ import random
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from tidemill.core.clock import elapsed
@@ -47,12 +48,13 @@ class RedisStore:
         except ImportError as error:
             raise ExtraMissing("redis", "redis") from error
         self._where = mask(url)
+        self._asking = _Asking(self._where, redis.RedisError)
         try:
             self._redis: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
         except ValueError as error:
             raise Invalid(f"online store {self._where!r} was not understood ({error}); expected redis://HOST:PORT/DB") from error
         self._compare_and_set = self._redis.register_script(_COMPARE_AND_SET)
-        with self._asking():
+        with self._asking:
             self._redis.ping()
 
     def __repr__(self) -> str:
@@ -64,9 +66,9 @@ class RedisStore:
     def get_all(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
         for _, keys in asked:
             check_keys(keys)
-        trips = [(_hash(namespace), list(keys)) for namespace, keys in asked]
+        trips = [(_hash(namespace), keys) for namespace, keys in asked]
         there = [trip for trip in trips if trip[1]]
-        with self._asking():
+        with self._asking:
             if len(there) == 1:
                 answers = iter([self._redis.hmget(*there[0])])
             elif there:
@@ -76,13 +78,13 @@ class RedisStore:
                 answers = iter(pipeline.execute())
             else:
                 answers = iter(())
-        return [list(next(answers)) if keys else [] for _, keys in trips]
+        return [next(answers) if keys else [] for _, keys in trips]
 
     def put_many(self, namespace: str, items: Sequence[tuple[bytes, bytes]]) -> None:
         name = _hash(namespace)
         check_keys([key for key, _ in items])
         if items:
-            with self._asking():
+            with self._asking:
                 self._redis.hset(name, mapping=dict(items))
 
     def update_many(self, namespace: str, keys: Sequence[bytes], change: Change) -> None:
@@ -97,7 +99,7 @@ class RedisStore:
         while True:
             before = self.get_many(namespace, keys)
             after = changed(change, before)
-            with self._asking():
+            with self._asking:
                 if self._compare_and_set(keys=[name], args=[*keys, *map(_marked, before), *map(_marked, after)]):
                     return
             if elapsed() > deadline:
@@ -111,7 +113,7 @@ class RedisStore:
         seen: set[bytes] = set()  # HSCAN may show a field twice while the hash grows
         cursor = 0
         while True:
-            with self._asking():
+            with self._asking:
                 cursor, pairs = self._redis.hscan(name, cursor, match=pattern, count=SCAN_PAIRS)
             for key, value in pairs.items():
                 if key not in seen:
@@ -121,22 +123,28 @@ class RedisStore:
                 return
 
     def clear(self, namespace: str) -> None:
-        with self._asking():
+        with self._asking:
             self._redis.unlink(_hash(namespace))
 
     def close(self) -> None:
         self._redis.close()
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        import redis
 
-        try:
-            yield
-        except redis.RedisError as error:
+class _Asking:
+    """Tells what Redis refuses as what an online store refuses; several may be inside."""
+
+    def __init__(self, where: str, failure: type[Exception]) -> None:
+        self._where, self._failure = where, failure
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, self._failure):
             raise OnlineUnavailable(self._where, f"Redis did not do what was asked ({error}); check that it runs and the URL") from error
 
 
+@lru_cache(maxsize=1024)
 def _hash(namespace: str) -> bytes:
     return b"tidemill:" + check_namespace(namespace)
 
