@@ -36,6 +36,7 @@ SHOWN = {
     "features list --search last": "last",
     "features show last": "last_delay",
     "features show last --versions": "first",
+    "features sources": "no sources are declared",
     "features usage": "service",
     "features usage last": "delay@1",
     "features skew delay": "predictions of delay compared",
@@ -75,7 +76,7 @@ SHOWN = {
 }
 # What changes something, or needs an id: tested by themselves.
 APART = {
-    "init", "up", "demo", "data add", "features apply", "features rollback", "features materialize", "features history",
+    "init", "up", "demo", "data add", "features apply", "features rollback", "features materialize", "features refresh", "features history",
     "pipeline run", "run show", "run compare", "run export",
     "run rm", "run restore", "run keep", "run sync", "run watch", "gc", "model alias",
     "model tag", "model comment", "model describe", "model rename", "model rm", "model restore", "model move", "model lock", "model unlock",
@@ -277,7 +278,7 @@ def test_features_are_planned_applied_and_brought_online(say: Say, home: Path, t
     assert "expected one of them" in say(*given, "asked", *span, "--to", "again").err
     assert "expected a file, a dataset, or --from and --until" in say(*given, "--to", "again").err
     told = say("features", "apply", "cli_features:NONE", "--home", fresh)
-    assert "cli_features:NONE is a int; expected a FeatureView, a FeatureService or a list of them" in told.err
+    assert "cli_features:NONE is a int; expected a source, a FeatureView, a FeatureService or a list of them" in told.err
 
 
 def test_features_are_declared_changed_and_rolled_back(say: Say, tmp_path: Path, fresh: Path) -> None:
@@ -297,6 +298,11 @@ def test_features_are_declared_changed_and_rolled_back(say: Say, tmp_path: Path,
     text = (fresh / "tidemill.toml").read_text()
     (fresh / "tidemill.toml").write_text(text.replace("delay / 60", "delay / 3600"))
     assert "computed: hours" in say("features", "apply", "--home", fresh).out
+    with (fresh / "tidemill.toml").open("a") as file:
+        file.write(f'[features.sources.events]\nkind = "files"\nfiles = ["{tmp_path}/events.csv"]\n')
+    assert "create" in say("features", "apply", "--home", fresh).out
+    assert f"{tmp_path}/events.csv  events@1" in say("features", "sources", "--home", fresh).out
+    assert say("features", "refresh", "events", "--home", fresh).out == "events@1  1 rows\n"
     assert "computed: hours" in say("features", "show", "last", "--versions", "--home", fresh).out
     assert "computed: hours" in say("features", "rollback", "delay@1", "--dry-run", "--home", fresh).out
     done = say("features", "rollback", "delay@1", "--reason", "seconds were wrong", "--home", fresh, "--json").json()

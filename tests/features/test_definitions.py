@@ -50,7 +50,7 @@ def test_new_definitions_get_their_first_version_and_the_same_again_changes_noth
     assert not again.changed
     with ws.catalog.reading() as tx:
         assert [event.body for event in read_events(tx, ws.project, kinds=["features.applied"])] == [
-            {"views": ["delays@1", "last@1"], "services": ["delay@1"]}
+            {"views": ["delays@1", "last@1"], "services": ["delay@1"], "sources": []}
         ]
 
 

@@ -3,35 +3,35 @@
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from tidemill.cli.features_text import told_plan, told_skew, told_sources, told_versions, told_view
 from tidemill.cli.show import MOMENTS, cell, emit, json_option, on_terminal, opened, table, workspace_options
 from tidemill.core.errors import Invalid
 from tidemill.core.settings import FILE_NAME
 from tidemill.core.window import Window
 from tidemill.datasets.versions import read_files
 from tidemill.deploy.feature_use import feature_use
-from tidemill.deploy.skew import SkewReport
 from tidemill.deploy.skew import skew as replay
 from tidemill.features import applied, definitions
 from tidemill.features.declared import FeaturesDeclared, declared_features
 from tidemill.features.history import MEMORY_MB, entity_rows, history_to
 from tidemill.features.lookup import features_get
 from tidemill.features.materialize import materialize as put_online
-from tidemill.features.views import Feature, FeatureService, FeatureView, Missing
+from tidemill.features.sources import Source, list_sources
+from tidemill.features.views import FeatureService, FeatureView, Missing
 from tidemill.pipelines.project import load_object
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
+Definition = Source | FeatureView | FeatureService
 VIEW_COLUMNS = ("view", "version", "source", "join keys", "features", "owner", "tags", "applied", "by")
 SERVICE_COLUMNS = ("service", "version", "views", "owner", "tags", "applied", "by")
-CHANGE_COLUMNS = ("", "name", "version", "change", "what")
 
 
 @click.group()
@@ -74,10 +74,10 @@ def show(reference: str, versions: bool, home: Path | None, project: str | None,
     ws = opened(home, project)
     if versions:
         all_of_it = definitions.view_versions(ws, reference.partition("@")[0])
-        emit(all_of_it, as_json=as_json, text=lambda: _told_versions(all_of_it))
+        emit(all_of_it, as_json=as_json, text=lambda: told_versions(all_of_it))
         return
     found = definitions.read_view(ws, reference)
-    emit(found, as_json=as_json, text=lambda: _told_view(found))
+    emit(found, as_json=as_json, text=lambda: told_view(found))
 
 
 @features.command()
@@ -101,7 +101,28 @@ def rollback(service: str, dry_run: bool, reason: str, home: Path | None, projec
     """Make what a version of a service was the newest again: it and its views get new versions where they differ."""
     ws = opened(home, project)
     plan = applied.plan_rollback(ws, service) if dry_run else applied.rollback(ws, service, reason=reason)
-    emit(plan, as_json=as_json, text=lambda: _told_plan(plan))
+    emit(plan, as_json=as_json, text=lambda: told_plan(plan))
+
+
+@features.command()
+@workspace_options
+@json_option
+def sources(home: Path | None, project: str | None, as_json: bool) -> None:
+    """List the sources that are declared, and the dataset that each fills."""
+    found = list_sources(opened(home, project))
+    emit(found, as_json=as_json, text=lambda: told_sources(found))
+
+
+@features.command()
+@click.argument("names", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--reason", default="", help="Why.")
+@workspace_options
+@json_option
+def refresh(names: tuple[str, ...], reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
+    """Take what SOURCEs hold by now into their datasets. The same content again is the same version."""
+    ws = opened(home, project)
+    found = [applied.refresh(ws, name, reason=reason) for name in names]
+    emit(found, as_json=as_json, text=lambda: "\n".join(f"{each.name}@{each.version}  {each.rows} rows" for each in found))
 
 
 @features.command()
@@ -111,17 +132,19 @@ def rollback(service: str, dry_run: bool, reason: str, home: Path | None, projec
 @workspace_options
 @json_option
 def apply(targets: tuple[str, ...], dry_run: bool, reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
-    """Give views and services their next versions: those that tidemill.toml declares, or MODULE:NAME of the project, one or a list."""
+    """Give sources, views and services their next versions: those of tidemill.toml, or MODULE:NAME of the project, one or a list."""
     ws = opened(home, project)
     declared = declared_features(ws.home) if not targets else FeaturesDeclared(targets=targets)
     found = [each for target in declared.targets for each in _definitions(load_object(ws.home, target), target)]
-    found += [*declared.views, *declared.services]
+    found += [*declared.sources, *declared.views, *declared.services]
     if not found:
         raise Invalid(f"{FILE_NAME} declares no features; expected [features.views.NAME] there, or MODULE:NAME here")
     views = [each for each in found if isinstance(each, FeatureView)]
     services = [each for each in found if isinstance(each, FeatureService)]
-    plan = applied.plan(ws, views, services) if dry_run else applied.apply(ws, views, services, reason=reason)
-    emit(plan, as_json=as_json, text=lambda: _told_plan(plan))
+    named = [each for each in found if isinstance(each, Source)]
+    act = applied.plan if dry_run else partial(applied.apply, reason=reason)
+    plan = act(ws, views, services, sources=named)
+    emit(plan, as_json=as_json, text=lambda: told_plan(plan))
 
 
 @features.command()
@@ -241,45 +264,9 @@ def skew(
     """Replay what ENDPOINT looked up for its answers, and name each feature that history says otherwise of. Exits with 1 then."""
     pinned = {name.partition("@")[0]: name for name in sources}
     found = replay(opened(home, project), endpoint, last=last, tolerance=tolerance, sources=pinned, complete=complete)
-    emit(found, as_json=as_json, text=lambda: _told_skew(found))
+    emit(found, as_json=as_json, text=lambda: told_skew(found))
     if found.mismatches:
         sys.exit(1)
-
-
-def _told_skew(found: SkewReport) -> str:
-    wrong = [each for each in found.features if each.mismatches]
-    rows = [
-        (each.view, each.feature, f"{each.mismatches:,} of {each.rows:,}", one.prediction, f"{one.at:%Y-%m-%d %H:%M}",
-         " ".join(f"{key}={value}" for key, value in one.entity.items()), cell(one.served), cell(one.history))
-        for each in wrong for one in each.examples
-    ]  # fmt: skip
-    lines = [
-        f"{found.compared:,} predictions of {found.endpoint} compared, {len(found.features)} features: {found.mismatches:,} values differ"
-    ]
-    lines += [f"left out: {number:,}, {why}" for why, number in found.left_out.items()]
-    columns = ("view", "feature", "rows", "prediction", "at", "of", "served", "history")
-    return "\n".join([*lines, *(["", table(columns, rows)] if rows else [])])
-
-
-def _told_plan(plan: applied.FeaturePlan) -> str:
-    return table(CHANGE_COLUMNS, [(c.kind, c.name, c.version, c.action, ", ".join(c.what)) for c in plan.changes])
-
-
-def _told_view(found: definitions.ViewVersion) -> str:
-    view = found.definition
-    head = f"{found.name}@{found.version}  of {view.source}, by {', '.join(view.entity)} at {view.event_timestamp}  {view.description}"
-    lines = [head.rstrip()]
-    if view.owner or view.tags:
-        lines.append(f"owner {view.owner or 'nobody'}, tags {', '.join(view.tags) or 'none'}")
-    lines += [f"{name} = {expression}" for name, expression in view.computed.items()]
-    rows = [(feature.name, feature.kind, _what(feature), feature.description) for feature in view.features]
-    return "\n".join([*lines, "", table(("feature", "kind", "what", "description"), rows)])
-
-
-def _told_versions(found: Sequence[definitions.ViewVersion]) -> str:
-    changed = [*(applied.changes_between(old.definition, new.definition) for new, old in pairwise(found)), ("first",)]
-    rows = [(each.version, ", ".join(what), each.created_at, each.actor) for each, what in zip(found, changed, strict=True)]
-    return table(("version", "changed", "applied", "by"), rows)
 
 
 def _window(start: datetime | None, end: datetime | None) -> Window:
@@ -292,16 +279,9 @@ def _utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _definitions(found: object, target: str) -> list[FeatureView | FeatureService]:
+def _definitions(found: object, target: str) -> list[Definition]:
     listed: Sequence[object] = found if isinstance(found, list | tuple) else [found]
-    known = [each for each in listed if isinstance(each, FeatureView | FeatureService)]
+    known = [each for each in listed if isinstance(each, Definition)]
     if len(known) < len(listed):
-        raise Invalid(f"{target} is a {type(found).__name__}; expected a FeatureView, a FeatureService or a list of them")
+        raise Invalid(f"{target} is a {type(found).__name__}; expected a source, a FeatureView, a FeatureService or a list of them")
     return known
-
-
-def _what(feature: Feature) -> str:
-    summary = feature.aggregation
-    if summary is None:
-        return f"latest {feature.reads}"
-    return f"{summary.function} of {summary.column or 'events'} in {summary.window}"

@@ -37,6 +37,14 @@ class Features:
         """Return all versions of a view, the newest first. Raises NotFound."""
         return self._caller.get(f"/features/views/{segment(view)}/versions")
 
+    def sources(self) -> Docs:
+        """Return the sources that are declared, and the newest version of each one's dataset."""
+        return self._caller.get("/features/sources")
+
+    def refresh(self, source: str, *, reason: str = "") -> Doc:
+        """Take what a declared source holds by now into its dataset; return the version. Raises NotFound, Invalid."""
+        return self._caller.post(f"/features/sources/{segment(source)}/refresh", reason=reason)
+
     def usage(self, view: str | None = None) -> Docs:
         """Return the services, models and endpoints that use a view (`NAME`, `NAME@V`), or each view. Raises NotFound."""
         return self._caller.get("/features/usage", view=view)

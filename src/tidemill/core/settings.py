@@ -4,11 +4,13 @@ Order: argument, then `TIDEMILL_*` in the environment, then `tidemill.toml`, the
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import quote
 
 from tidemill.core.codec import convert
 from tidemill.core.errors import Invalid, NotFound
@@ -23,6 +25,7 @@ CALLER = ("url", "token", "project", "offline", "run", "runs")
 NOT_SETTINGS = frozenset({"HOME", *(name.upper() for name in CALLER)})
 # Tables of tidemill.toml that declare things (views, endpoints, rules); their owners read them.
 DECLARATIONS = frozenset({"features", "pipelines"})
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -167,6 +170,18 @@ def announce_run(run: str | None) -> str | None:
 def hash_seed() -> str:
     """Return what decides the order of sets in this process: a number, or random."""
     return os.environ.get("PYTHONHASHSEED") or "random"
+
+
+def expand(text: str) -> str:
+    """Return a URL or other text with what the environment holds in place of each ${NAME}: quoted for a URL, unless it is all of the text.
+
+    Raises Invalid for a variable that is not set.
+    """
+    for match in _VARIABLE.finditer(text):
+        if not os.environ.get(match[1]):
+            raise Invalid(f"the variable {match[1]} of {mask(text)!r} is not set; export {match[1]}=... where Tidemill runs")
+    whole = _VARIABLE.fullmatch(text)
+    return os.environ[whole[1]] if whole else _VARIABLE.sub(lambda match: quote(os.environ[match[1]], safe=""), text)
 
 
 def state_folder() -> Path:

@@ -12,7 +12,8 @@ from tidemill.core.codec import plain
 from tidemill.core.digest import digest_value
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Value
-from tidemill.datasets.versions import read_version
+from tidemill.datasets import intake
+from tidemill.datasets.versions import DatasetVersion, list_versions, read_version
 from tidemill.features.computed import computed_types, input_types
 from tidemill.features.definitions import (
     FEATURE_SERVICES,
@@ -25,6 +26,17 @@ from tidemill.features.definitions import (
 )
 from tidemill.features.incoming import KeyKind
 from tidemill.features.on_demand import on_demand
+from tidemill.features.sources import (
+    FileSource,
+    PushSource,
+    Source,
+    SqlSource,
+    StreamSource,
+    declared_sources,
+    read_source,
+    write_source,
+)
+from tidemill.features.taken import Taken, take
 from tidemill.features.views import FeatureService, FeatureView, check_source
 from tidemill.govern.workspace import Workspace
 
@@ -32,9 +44,9 @@ Action = Literal["create", "change", "keep"]
 
 
 class DefinitionChange(Value, frozen=True, kw_only=True):
-    """What applying would do to one definition: its version afterwards, and the fields that differ."""
+    """What applying would do to one definition: its version afterwards, and the fields that differ. That of a source is its dataset's."""
 
-    kind: Literal["view", "service"]
+    kind: Literal["source", "view", "service"]
     name: str
     action: Action
     version: int
@@ -52,45 +64,77 @@ class FeaturePlan(Value, frozen=True, kw_only=True):
 
 
 class FeaturesApplied(EventBody, frozen=True, kw_only=True, tag="features.applied"):
-    """Feature definitions got new versions: references like `delay@2`."""
+    """Feature definitions got new versions: references like `delay@2`; those of sources are of their datasets."""
 
     views: tuple[str, ...]
     services: tuple[str, ...]
+    sources: tuple[str, ...] = ()
 
 
-def plan(ws: Workspace, views: Sequence[FeatureView], services: Sequence[FeatureService] = ()) -> FeaturePlan:
+def plan(
+    ws: Workspace, views: Sequence[FeatureView], services: Sequence[FeatureService] = (), *, sources: Sequence[Source] = ()
+) -> FeaturePlan:  # fmt: skip
     """Return what `apply` would do, without doing it. Raises Invalid for a definition that does not fit its source."""
     ws.require("features.read")
-    sources = _check(ws, views)
-    with ws.catalog.reading() as tx:
-        return FeaturePlan(changes=_decide(tx, ws.project, views, services, sources))
+    return FeaturePlan(changes=_planned(ws, views, services, sources, take(ws, _fresh(ws, sources))))
 
 
-def apply(ws: Workspace, views: Sequence[FeatureView], services: Sequence[FeatureService] = (), *, reason: str = "") -> FeaturePlan:
+def apply(
+    ws: Workspace, views: Sequence[FeatureView], services: Sequence[FeatureService] = (), *, sources: Sequence[Source] = (),
+    reason: str = "",
+) -> FeaturePlan:  # fmt: skip
     """Give each new or changed definition its next version; return what was done. Doing it again changes nothing.
 
-    A service also gets a new version when a view of it does. Views that are not named stay as they are. Raises Invalid.
+    A service also gets a new version when a view of it does. What a new or changed source holds becomes a version of its dataset. What is
+    not named stays as it is. Raises Invalid.
     """
     ws.require("features.write")
-    sources = _check(ws, views)
+    fresh = _fresh(ws, sources)
+    if fresh:
+        taken = take(ws, fresh)
+        _planned(ws, views, services, sources, taken)  # before a dataset gets rows that nothing fits
+        named = {source.name: source for source in fresh}
+        for name, content in taken.items():  # what a query asks comes before it
+            _add(ws, named[name], content, reason=reason)
+    standing, versions = _check(ws, views, {}), _newest_numbers(ws, sources)
     now = ws.clock.now()
     with ws.catalog.transaction() as tx:
-        changes = _decide(tx, ws.project, views, services, sources)
-        fresh = {(change.kind, change.name): change.version for change in changes if change.action != "keep"}
+        changes = [*_decide_sources(tx, ws.project, sources, versions), *_decide(tx, ws.project, views, services, standing)]
+        moved = {(change.kind, change.name): change.version for change in changes if change.action != "keep"}
+        for source in fresh:
+            write_source(tx, ws, source, now)
         for view in views:
-            if version := fresh.get(("view", view.name)):
-                _write_view(tx, ws, view, sources[view.name], version, now)
+            if version := moved.get(("view", view.name)):
+                _write_view(tx, ws, view, standing[view.name], version, now)
         known = newest_views(tx, ws.project)
         for service in services:
-            if version := fresh.get(("service", service.name)):
+            if version := moved.get(("service", service.name)):
                 _write_service(tx, ws, service, known, version, now)
-        if fresh:
+        if moved:
             done = {
-                kind: tuple(f"{name}@{version}" for (which, name), version in fresh.items() if which == kind)
-                for kind in ("view", "service")
+                kind: tuple(f"{name}@{version}" for (which, name), version in moved.items() if which == kind)
+                for kind in ("view", "service", "source")
             }
-            ws.record(tx, FeaturesApplied(views=done["view"], services=done["service"]), subject="features", reason=reason)
-    return FeaturePlan(changes=changes)
+            event = FeaturesApplied(views=done["view"], services=done["service"], sources=done["source"])
+            ws.record(tx, event, subject="features", reason=reason)
+    return FeaturePlan(changes=tuple(changes))
+
+
+def refresh(ws: Workspace, name: str, *, reason: str = "") -> DatasetVersion:
+    """Take what a source holds by now into its dataset; the same content is the same version.
+
+    Raises SourceNotDeclared, and Invalid for a source that is not for taking, and for what the views over it do not fit.
+    """
+    source = read_source(ws, name)
+    if not isinstance(source, FileSource | SqlSource):
+        comes = f"data ingest {name}" if isinstance(source, StreamSource) else f"POST /push/{name}"
+        raise Invalid(f"rows of source {name!r} come as they happen ({comes}); there is nothing to refresh")
+    taken = take(ws, [source])
+    with ws.catalog.reading() as tx:
+        standing = [view.definition for view in newest_views(tx, ws.project).values() if view.definition.source == name]
+    _check(ws, standing, taken)
+    _add(ws, source, taken[name], reason=reason)
+    return read_version(ws, name)
 
 
 def rollback(ws: Workspace, reference: str, *, reason: str = "") -> FeaturePlan:
@@ -126,20 +170,79 @@ class _Source(Value, frozen=True, kw_only=True):
     keys: KeyKinds
 
 
-def _check(ws: Workspace, views: Sequence[FeatureView]) -> dict[str, _Source]:
-    """Hold definitions against the newest versions of their sources. Raises Invalid."""
+def _fresh(ws: Workspace, sources: Sequence[Source]) -> list[Source]:
+    """Return the sources that are new or changed, or of which there is no dataset yet. Raises Invalid."""
+    with ws.catalog.reading() as tx:
+        known = declared_sources(tx, ws.project)
+    there = _newest_numbers(ws, sources)
+    return [source for source in sources if known.get(source.name) != source or source.name not in there]
+
+
+def _newest_numbers(ws: Workspace, sources: Sequence[Source]) -> dict[str, int]:
+    """Return the newest version of each source's dataset, of those that have one."""
+    return {source.name: found[0].version for source in sources if (found := list_versions(ws, source.name, limit=1))}
+
+
+def _planned(
+    ws: Workspace, views: Sequence[FeatureView], services: Sequence[FeatureService], sources: Sequence[Source], taken: Mapping[str, Taken]
+) -> tuple[DefinitionChange, ...]:  # fmt: skip
+    """Return what is to change, once all of it has been held against what it stands on. Raises Invalid."""
+    versions = _newest_numbers(ws, sources)
+    for source in sources:
+        if isinstance(source, StreamSource | PushSource) and source.name in versions and source.name in taken:
+            _check_there(source, taken[source.name], read_version(ws, source.name))
+    coming = {name: versions.get(name, 0) + 1 for name, each in taken.items() if each.content is not None}
+    standing = _check(ws, views, taken)
+    with ws.catalog.reading() as tx:
+        sourced = _decide_sources(tx, ws.project, sources, coming | {name: versions[name] for name in versions if name not in coming})
+        return (*sourced, *_decide(tx, ws.project, views, services, standing))
+
+
+def _check_there(source: Source, taken: Taken, there: DatasetVersion) -> None:
+    if taken.columns and taken.columns != there.columns:
+        has = ", ".join(f"{name} {kind}" for name, kind in there.columns.items())
+        raise Invalid(f"source {source.name!r} declares other columns than dataset {there.name}@{there.version} has ({has}); declare those")
+
+
+def _add(ws: Workspace, source: Source, taken: Taken, *, reason: str) -> None:
+    """Make what a source holds a version of its dataset. Rows that came to a stream's or a pushed one's stay."""
+    if taken.content is None or (isinstance(source, StreamSource | PushSource) and list_versions(ws, source.name, limit=1)):
+        return
+    version = intake.add(ws, source.name, taken.content, description=source.description, reason=reason).version
+    origins = [read_version(ws, origin).node for origin in taken.origins]
+    with ws.catalog.transaction() as tx:
+        for origin in origins:
+            link(tx, ws.project, source=origin, target=version.node, relation="queried", at=ws.clock.now())
+
+
+def _decide_sources(tx: Connection, project: str, sources: Sequence[Source], versions: Mapping[str, int]) -> list[DefinitionChange]:
+    """versions: of the datasets, as they are to be."""
+    known = declared_sources(tx, project)
+    changes = []
+    for source in sources:
+        old = known.get(source.name)
+        action: Action = "create" if old is None else "keep" if old == source else "change"
+        what = _fields_that_differ(old, source) if old is not None else ()
+        changes.append(DefinitionChange(kind="source", name=source.name, action=action, version=versions.get(source.name, 0), what=what))
+    return changes
+
+
+def _check(ws: Workspace, views: Sequence[FeatureView], taken: Mapping[str, Taken]) -> dict[str, _Source]:
+    """Hold definitions against what sources are to hold, else against the newest versions of their datasets. Raises Invalid."""
     names = [view.name for view in views]
     if len(set(names)) != len(names):
         raise Invalid(f"feature view {next(name for name in names if names.count(name) > 1)!r} is defined twice")
     found = {}
     for view in views:
-        source = read_version(ws, view.source)
-        columns = source.columns
+        node, columns = "", taken[view.source].columns if view.source in taken else {}
+        if not columns:
+            source = read_version(ws, view.source)
+            node, columns = source.node, source.columns
         types = input_types(view.computed, columns)
         check_source(view, {**columns, **computed_types(view.computed, types)})
         kinds = tuple(_kind(columns[name]) for name in view.entity)
         event_key = _kind(columns[view.event_key]) if view.event_key is not None else None
-        found[view.name] = _Source(node=source.node, keys=KeyKinds(entity=kinds, event_key=event_key, columns=types))
+        found[view.name] = _Source(node=node, keys=KeyKinds(entity=kinds, event_key=event_key, columns=types))
     return found
 
 
@@ -182,8 +285,10 @@ def _decide(
     return tuple(changes)
 
 
-def _fields_that_differ(old: FeatureView | FeatureService, new: FeatureView | FeatureService) -> tuple[str, ...]:
+def _fields_that_differ(old: FeatureView | FeatureService | Source, new: FeatureView | FeatureService | Source) -> tuple[str, ...]:
     """Name the fields that differ; among features and computed columns name those."""
+    if type(old) is not type(new):
+        return ("kind",)
     before, after = plain(old), plain(new)
     what = []
     for name in before:

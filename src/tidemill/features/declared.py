@@ -1,4 +1,4 @@
-"""Views and services that tidemill.toml declares: `[features.views.NAME]`, `[features.services.NAME]`, and code that says more."""
+"""What tidemill.toml declares: `[features.sources.NAME]`, `[features.views.NAME]`, `[features.services.NAME]`, and code that says more."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,13 +8,15 @@ from tidemill.core.codec import convert
 from tidemill.core.errors import Invalid
 from tidemill.core.settings import FILE_NAME, nearest, read_file
 from tidemill.core.values import Value, fields_of
+from tidemill.features.sources import KINDS, Source
 from tidemill.features.views import Aggregation, Feature, FeatureService, FeatureView
 
 
 class FeaturesDeclared(Value, frozen=True, kw_only=True):
-    """What the table `features` holds. targets: `module:name` of views and services that the project's code defines."""
+    """What the table `features` holds. targets: `module:name` of sources, views and services that the project's code defines."""
 
     targets: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
     views: tuple[FeatureView, ...] = ()
     services: tuple[FeatureService, ...] = ()
 
@@ -25,10 +27,20 @@ def declared_features(home: Path) -> FeaturesDeclared:
     Raises Invalid for an unknown key, with the nearest one, and for a definition that makes no sense, with the place.
     """
     declared = _table(read_file(home / FILE_NAME).get("features", {}), FeaturesDeclared, "[features]")
+    sources = [_source(name, table) for name, table in _named(declared.get("sources", {}), "[features.sources]")]
     views = [_view(name, table) for name, table in _named(declared.get("views", {}), "[features.views]")]
     services = [_service(name, table) for name, table in _named(declared.get("services", {}), "[features.services]")]
     targets = convert(declared.get("targets", []), tuple[str, ...], what=f"targets in [features] of {FILE_NAME}")
-    return FeaturesDeclared(targets=targets, views=tuple(views), services=tuple(services))
+    return FeaturesDeclared(targets=targets, sources=tuple(sources), views=tuple(views), services=tuple(services))
+
+
+def _source(name: str, table: Any) -> Source:
+    place = f"[features.sources.{name}]"
+    fields = dict(_named(table, place))
+    kind = fields.pop("kind", None)
+    if kind not in KINDS:
+        raise Invalid(f"{place} of {FILE_NAME} is of kind {kind!r}; expected one of: {', '.join(KINDS)}")
+    return convert({**_table(fields, KINDS[kind], place), "kind": kind, "name": name}, KINDS[kind], what=f"{place} of {FILE_NAME}")
 
 
 def _view(name: str, table: Any) -> FeatureView:

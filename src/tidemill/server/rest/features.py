@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from tidemill.core.values import Value
-from tidemill.datasets.versions import read_files
+from tidemill.datasets.versions import DatasetVersion, read_files
 from tidemill.deploy.feature_use import FeatureUse, feature_use
-from tidemill.features import applied, definitions, history, lookup, materialize
+from tidemill.features import applied, definitions, history, lookup, materialize, sources
 from tidemill.features.applied import FeaturePlan
 from tidemill.features.definitions import ServiceVersion, ViewVersion
 from tidemill.features.lookup import LookedUp
 from tidemill.features.materialize import Materialized
+from tidemill.features.sources import DeclaredSource
 from tidemill.features.views import FeatureService, FeatureView, Missing
 from tidemill.govern.workspace import Workspace
 from tidemill.server.rest.route import Chunks, Route
@@ -74,6 +75,16 @@ def list_versions(ws: Workspace, name: str) -> list[ViewVersion]:
     return definitions.view_versions(ws, name)
 
 
+def list_sources(ws: Workspace) -> list[DeclaredSource]:
+    """List the sources that are declared, and the newest version of each one's dataset."""
+    return sources.list_sources(ws)
+
+
+def refresh_source(ws: Workspace, name: str, *, reason: str = "") -> DatasetVersion:
+    """Take what a declared source holds by now into its dataset; the same content is the same version."""
+    return applied.refresh(ws, name, reason=reason)
+
+
 def usage(ws: Workspace, *, view: str | None = None) -> list[FeatureUse]:
     """List the services, models and endpoints that use the versions of a view, or of all views."""
     return feature_use(ws, view)
@@ -123,6 +134,8 @@ ROUTES = (
     Route("GET", "/features/views", list_views),
     Route("GET", "/features/views/{name}/versions", list_versions),
     Route("GET", "/features/services", list_services),
+    Route("GET", "/features/sources", list_sources),
+    Route("POST", "/features/sources/{name}/refresh", refresh_source),
     Route("GET", "/features/usage", usage),
     Route("POST", "/features/services/{name}/rollback", rollback_service),
     Route("POST", "/features/services/{name}/values", get_features),
