@@ -9,6 +9,7 @@ class TestLocal(StoreConformance):
 """
 
 import multiprocessing
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -29,6 +30,11 @@ from tidemill.store.upkeep import gc, verify
 ABSENT = Digest("0" * 64)
 PROCESSES = 3
 ROUNDS = 40
+
+
+def _noise(size: int) -> bytes:
+    """Return bytes that do not compress, the same ones each time."""
+    return random.Random(size).randbytes(size)
 
 
 class StoreConformance:
@@ -152,6 +158,77 @@ class StoreConformance:
     def test_gc_names_what_is_referred_to_and_missing(self, store: ObjectStore) -> None:
         report = gc(store, [ABSENT], older_than=timedelta(hours=1))
         assert report.missing == (ABSENT,)
+
+    def test_a_batch_is_there_once_its_block_has_ended(self, store: ObjectStore, store_url: str, tmp_path: Path) -> None:
+        (tmp_path / "large").write_bytes(_noise(3 << 20))
+        blobs = [b"%d in a batch" % number for number in range(100)]
+        loose = store.put(blobs[7])
+        with store.batch() as batch:
+            digests = [batch.put(blob) for blob in [*blobs, blobs[3], b""]]
+            large = batch.put_file(tmp_path / "large")
+        assert digests == [digest_bytes(blob) for blob in [*blobs, blobs[3], b""]]
+        assert digests[7] == loose
+        other = open_store(store_url, cache=tmp_path / "another cache")
+        for seen in (store, other):
+            assert dict(seen.get_many([*digests, large])) == {digest_bytes(b): b for b in [*blobs, b"", _noise(3 << 20)]}
+            assert seen.get(digests[0]) == b"0 in a batch"
+            assert (seen.size(digests[0]), seen.has(digests[1]), seen.has(ABSENT)) == (12, True, False)
+            assert seen.local_path(digests[2]).read_bytes() == b"2 in a batch"
+            assert seen.read_at(digests[4], 2, 2) == b"in"
+            assert seen.read_at(large, 1 << 20, 10) == _noise(3 << 20)[1 << 20 : (1 << 20) + 10]
+            assert verify(seen).ok
+        with store.batch() as batch:
+            assert [batch.put(blob) for blob in blobs] == digests[: len(blobs)]
+            assert batch.put_file(tmp_path / "large") == large
+        assert len({entry.digest for entry in store.stored()}) == len(set(digests)) + 1
+
+    def test_a_batch_that_is_left_by_an_error_leaves_nothing(self, store: ObjectStore) -> None:
+        batch = store.batch()
+        batch.__enter__()
+        digest = batch.put(b"never")
+        batch.__exit__(KeyError, KeyError(), None)
+        assert not store.has(digest)
+        assert list(store.stored()) == []
+
+    def test_a_file_that_resembles_an_older_one_costs_what_differs(self, store: ObjectStore, store_url: str, tmp_path: Path) -> None:
+        data, versions = bytearray(_noise(1 << 20)), []
+        digests: list[Digest] = []
+        for number in range(10):  # more than may stand on one another
+            data[number * 90_000 : number * 90_000 + 5] = b"%05d" % number
+            data[500_000:500_000] = b"put in between %d" % number
+            versions.append(bytes(data))
+            path = tmp_path / f"{number}"
+            path.write_bytes(data)
+            with store.batch() as batch:
+                digests.append(batch.put_file(path, like=digests[-1] if digests else None))
+            assert number == 0 or batch.new_bytes < len(data) / 20
+        seen = open_store(store_url, cache=tmp_path / "another cache")
+        for digest, version in zip(digests, versions, strict=True):
+            assert seen.size(digest) == len(version)
+            assert seen.get(digest) == version
+            assert seen.read_at(digest, 499_990, 40) == version[499_990:500_030]
+            with seen.open(digest) as stream:
+                assert stream.read(100) == version[:100]
+            assert seen.local_path(digest).read_bytes() == version
+        assert store.made_of([digests[-1]]) >= {digests[0]}
+
+    def test_gc_keeps_what_others_are_made_of(self, store: ObjectStore, tmp_path: Path) -> None:
+        first, second = _noise(2 << 20), _noise(2 << 20)[:-10] + b"other end!"
+        digests: list[Digest] = []
+        for number, data in enumerate((first, second)):
+            (tmp_path / f"{number}").write_bytes(data)
+            with store.batch() as batch:
+                digests.append(batch.put_file(tmp_path / f"{number}", like=digests[0] if digests else None))
+        with store.batch() as batch:
+            few = [batch.put(b"%d small" % number * 100) for number in range(20)]
+        assert wait_until(lambda: gc(store, [digests[1], *few[:5]], older_than=timedelta(0)).young == 0, timeout_s=5)
+        assert store.get(digests[1]) == second
+        assert [store.has(digest) for digest in few] == [True] * 5 + [False] * 15
+        assert [store.get(digest) for digest in few[:5]] == [b"%d small" % number * 100 for number in range(5)]
+        assert verify(store).ok
+        assert store.delete(few[0])
+        assert not store.has(few[0])
+        assert store.get(few[1]) == b"1 small" * 100
 
     def test_trees_come_back_as_they_went(self, store: ObjectStore, tmp_path: Path) -> None:
         source = tmp_path / "source.bin"

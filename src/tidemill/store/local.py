@@ -5,9 +5,10 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import Lock
@@ -16,13 +17,16 @@ from typing import BinaryIO
 from tidemill.core.clock import from_micros, micros, wall
 from tidemill.core.digest import Hasher, digest_bytes
 from tidemill.core.ids import Digest
+from tidemill.store.batch import PackBatch
 from tidemill.store.journal import CAN_FLUSH, Journal, recover, sync_directory, write_all
-from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Stored, check_digest, chunks_of, refusing, verified
+from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Repacked, Stored, check_digest, chunks_of, refusing, verified
+from tidemill.store.packed import Packed
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _REST = re.compile(r"[0-9a-f]{62}")
 _READ_ONLY = 0o444
 _SMALL_BYTES = 16 << 10  # an object up to which it is noted in a journal …
+_TICK_S = 0.05
 _FIRST_PUTS = 16  # … unless it is among the first ones: most processes put no more, and a journal takes longer to make
 
 
@@ -35,20 +39,26 @@ class LocalStore:
     could delete an object between a put that found it there and its return.
     """
 
-    def __init__(self, root: Path, *, journal_after: int = _FIRST_PUTS) -> None:
-        """Open the store in a folder, made when it is not there. journal_after: small puts before one is noted in a journal."""
+    def __init__(self, root: Path, *, cache: Path | None = None, journal_after: int = _FIRST_PUTS) -> None:
+        """Open the store in a folder, made when it is not there.
+
+        cache: where files are kept of objects that lie in packs. journal_after: small puts before one is noted in a journal.
+        """
         self.root = root
         self._where = f"file:{root}"
         self._objects = root / "objects"
-        self._scratch = root / "scratch"
+        self.scratch = root / "scratch"
+        self._cache_root = cache or root / "cache"
+        self._cache: LocalStore | None = None
         self._journals = root / "journal"
         self._journal: Journal | None = None
         self._making = Lock()
         self._journal_after, self._small_puts = journal_after, 0
         with refusing(self._where):
             self._objects.mkdir(parents=True, exist_ok=True)
-            self._scratch.mkdir(exist_ok=True)
+            self.scratch.mkdir(exist_ok=True)
             recover(self._journals, self._put_back)
+        self.packed = Packed(_Folder(root), partial(_read_file, self._objects))
 
     def __repr__(self) -> str:
         return f"LocalStore({self._where!r})"
@@ -104,32 +114,67 @@ class LocalStore:
                 os.close(descriptor)
 
     def open(self, digest: Digest) -> BinaryIO:
-        path = self.local_path(digest)
-        return verified(chunks_of(path), digest, self._where)
+        path = self._path(digest)
+        return verified(chunks_of(path) if path.is_file() else self._packed_chunks(digest), digest, self._where)
 
     def get(self, digest: Digest) -> bytes:
         try:
             data = self._path(digest).read_bytes()
         except FileNotFoundError:
-            raise ObjectNotFound(digest, self._where) from None
+            data = b"".join(self._packed_chunks(digest))
         if (found := digest_bytes(data)) != digest:
             raise ObjectCorrupt(digest, found, self._where)
         return data
 
+    def get_many(self, digests: Iterable[Digest]) -> Iterator[tuple[Digest, bytes]]:
+        wanted = list(dict.fromkeys(digests))
+        entries = self.packed.packs.find_all(wanted)
+        for digest, data in self.packed.get_many(entries):
+            if (found := digest_bytes(data)) != digest:
+                raise ObjectCorrupt(digest, found, self._where)
+            yield digest, data
+        for digest in wanted:
+            if digest not in entries:
+                yield digest, self.get(digest)
+
+    def read_at(self, digest: Digest, at: int, size: int) -> bytes:
+        data = _read_file(self._objects, check_digest(digest), at, size)
+        if data is None:
+            data = self.packed.read_at(digest, at, size)
+        if data is None:
+            raise ObjectNotFound(digest, self._where)
+        return data
+
     def local_path(self, digest: Digest) -> Path:
         path = self._path(digest)
-        if not path.is_file():
+        if path.is_file():
+            return path
+        entry = self.packed.find(digest)
+        if entry is None:
             raise ObjectNotFound(digest, self._where)
-        return path
+        if self._cache is None:
+            self._cache = LocalStore(self._cache_root)
+        if not self._cache.has(digest):
+            self._cache.put_chunks(self._packed_chunks(digest), expected=digest)
+        return self._cache.local_path(digest)
 
     def has(self, digest: Digest) -> bool:
-        return self._path(digest).is_file()
+        return self._path(digest).is_file() or self.packed.find(digest) is not None
 
     def size(self, digest: Digest) -> int:
         try:
             return self._path(digest).stat().st_size
         except FileNotFoundError:
-            raise ObjectNotFound(digest, self._where) from None
+            entry = self.packed.find(digest)
+            if entry is None:
+                raise ObjectNotFound(digest, self._where) from None
+            return entry.size
+
+    def batch(self) -> PackBatch:
+        return PackBatch(self)
+
+    def made_of(self, digests: Iterable[Digest]) -> set[Digest]:
+        return self.packed.closure(list(digests))
 
     def stored(self) -> Iterator[Stored]:
         for shard in os.scandir(self._objects):
@@ -142,6 +187,7 @@ class LocalStore:
                     stat = entry.stat()
                     moment = from_micros(stat.st_mtime_ns // 1000)
                     yield Stored(digest=Digest(shard.name + entry.name), size_bytes=stat.st_size, stored_at=moment)
+        yield from self.packed.packs.stored()
 
     def digests(self) -> Iterator[Digest]:
         for entry in self.stored():
@@ -149,20 +195,26 @@ class LocalStore:
 
     def delete(self, digest: Digest, *, stored_before: datetime | None = None) -> bool:
         path = self._path(digest)
-        with refusing(self._where), self._locked(fcntl.LOCK_EX):
+        with refusing(self._where), _locked(self.root, fcntl.LOCK_EX):
             try:
                 if stored_before is not None and path.stat().st_mtime_ns // 1000 >= micros(stored_before):
                     return False
                 path.unlink()
             except FileNotFoundError:
-                return False
-        return True
+                pass
+            else:
+                return True
+        return self.packed.packs.drop(check_digest(digest), stored_before=stored_before, scratch=self.scratch)
+
+    def repack(self, keep: Container[Digest], *, stored_before: datetime) -> Repacked:
+        with refusing(self._where):
+            return self.packed.repack(keep, stored_before=stored_before, scratch=self.scratch)
 
     def sweep(self, older_than: timedelta) -> int:
         oldest = wall() - older_than.total_seconds()
         freed = 0
         with refusing(self._where):
-            for entry in os.scandir(self._scratch):
+            for entry in os.scandir(self.scratch):
                 with suppress(FileNotFoundError):
                     stat = entry.stat()
                     if stat.st_mtime < oldest:
@@ -174,19 +226,39 @@ class LocalStore:
         check_digest(digest)
         return self._objects / digest[:2] / digest[2:]
 
+    def renew_all(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Make objects young; return those that are there."""
+        asked = list(digests)
+        entries = self.packed.packs.find_all(asked)
+        with _locked(self.root, fcntl.LOCK_SH):
+            packs = {name: self.packed.packs.shelf.renew(name) for name in {entry.pack for entry in entries.values()}}
+            return {digest for digest in asked if (digest in entries and packs[entries[digest].pack]) or self._touched(digest)}
+
     def _renew(self, digest: Digest) -> bool:
         """Make an object young; return False when there is none."""
-        with self._locked(fcntl.LOCK_SH):
-            try:
-                os.utime(self._path(digest))
-            except FileNotFoundError:
-                return False
+        with _locked(self.root, fcntl.LOCK_SH):
+            if self._touched(digest):
+                return True
+            entry = self.packed.find(digest)
+            return entry is not None and self.packed.packs.shelf.renew(entry.pack)
+
+    def _touched(self, digest: Digest) -> bool:
+        try:
+            os.utime(self._path(digest))
+        except FileNotFoundError:
+            return False
         return True
+
+    def _packed_chunks(self, digest: Digest) -> Iterator[bytes]:
+        chunks = self.packed.chunks(digest)
+        if chunks is None:
+            raise ObjectNotFound(digest, self._where)
+        return chunks
 
     @contextmanager
     def _scratch_file(self) -> Iterator[tuple[int, Path]]:
         """Yield a new file to write to, and its place; what still lies there afterwards is taken away."""
-        scratch = self._scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
+        scratch = self.scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
         descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             yield descriptor, scratch
@@ -208,7 +280,7 @@ class LocalStore:
             for last in "0123456789abcdef":  # its neighbours too: they are needed soon, and one flush serves all
                 (self._objects / f"{digest[0]}{last}").mkdir(exist_ok=True)
             sync_directory(self._objects)
-        with self._locked(fcntl.LOCK_SH):
+        with _locked(self.root, fcntl.LOCK_SH):
             scratch.rename(target)
         return target.parent
 
@@ -242,17 +314,97 @@ class LocalStore:
                 return
         self._write(digest, data)
 
-    @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
-        # A descriptor of its own each time: flock belongs to the open file, so threads exclude each other as processes do.
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+@contextmanager
+def _locked(root: Path, how: int) -> Iterator[None]:
+    # A descriptor of its own each time: flock belongs to the open file, so threads exclude each other as processes do.
+    descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read_file(objects: Path, digest: Digest, at: int, size: int) -> bytes | None:
+    """Return a part of an object's file, None when it has none."""
+    try:
+        descriptor = os.open(objects / digest[:2] / digest[2:], os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.pread(descriptor, size, at)
+    finally:
+        os.close(descriptor)
+
+
+class _Folder:
+    """The packs of a local store: `packs/DIGEST`, one read-only file a pack."""
+
+    def __init__(self, store: Path) -> None:
+        self._store, self._root = store, store / "packs"
+        with suppress(FileExistsError):
+            self._root.mkdir()
+        self._seen: tuple[int, float] | None = None
+
+    def packs(self) -> Mapping[str, datetime]:
+        self._seen = (self._root.stat().st_mtime_ns, wall())
+        found = {}
+        for entry in os.scandir(self._root):
+            with suppress(FileNotFoundError):
+                found[entry.name] = from_micros(entry.stat().st_mtime_ns // 1000)
+        return found
+
+    def changed(self) -> bool:
+        # A pack that came in the tick of the clock in which the folder was listed leaves the folder's time as it was.
+        now = self._root.stat().st_mtime_ns
+        return self._seen is None or now != self._seen[0] or now / 1e9 > self._seen[1] - _TICK_S
+
+    def read(self, name: str, at: int, size: int) -> bytes:
+        descriptor = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, how)
-            yield
+            data = os.pread(descriptor, size, at)
+            while len(data) < size and (more := os.pread(descriptor, size - len(data), at + len(data))):
+                data += more  # a read gives at most 2 GB
+            return data
         finally:
             os.close(descriptor)
+
+    def size(self, name: str) -> int:
+        return (self._root / name).stat().st_size
+
+    def put(self, name: str, path: Path) -> None:
+        target = self._root / name
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fchmod(descriptor, _READ_ONLY)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        with _locked(self._store, fcntl.LOCK_SH):
+            path.rename(target)
+            os.utime(target)
+        sync_directory(self._root)
+
+    def renew(self, name: str) -> bool:
+        try:
+            os.utime(self._root / name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove(self, name: str, *, stored_before: datetime | None) -> bool:
+        path = self._root / name
+        with _locked(self._store, fcntl.LOCK_EX):
+            try:
+                if stored_before is not None and path.stat().st_mtime_ns // 1000 >= micros(stored_before):
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        return True
 
 
 def open_local(place: str, *, cache: Path, base: Path) -> LocalStore:
     """Open `file:FOLDER`; a relative folder lies under base."""
-    return LocalStore(base / place.removeprefix("//"))
+    return LocalStore(base / place.removeprefix("//"), cache=cache)

@@ -3,11 +3,12 @@
 import errno
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from types import TracebackType
+from typing import BinaryIO, NamedTuple, Protocol, Self
 
 from tidemill.core.digest import CHUNK_BYTES, Hasher
 from tidemill.core.errors import Corrupt, Invalid, NotFound, Unavailable
@@ -29,11 +30,50 @@ _REFUSALS = {
 
 
 class Stored(Value, frozen=True, kw_only=True):
-    """One object as its store lists it. stored_at is the real time of the newest put of these bytes."""
+    """One object as its store lists it. size_bytes: that it takes; stored_at: the real time of the newest put of these bytes.
+
+    packed: it lies in a file with others, as young as the youngest of them.
+    """
 
     digest: Digest
     size_bytes: int
     stored_at: datetime
+    packed: bool = False
+
+
+class Repacked(NamedTuple):
+    """How many objects went out of packs, the bytes that they had, and the bytes that the packs are smaller by."""
+
+    removed: int
+    removed_bytes: int
+    freed_bytes: int
+
+
+class Batch(Protocol):
+    """Puts of one thread that are there, all of them, once the block has ended; when an error leaves it, none need be.
+
+    The same bytes put twice, or there already, are one object. Uses bounded memory, whatever the number and size.
+    """
+
+    @property
+    def new_bytes(self) -> int:
+        """How many bytes the store has grown by so far, or will have."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def put(self, data: bytes) -> Digest:
+        """Put a few bytes."""
+        ...
+
+    def put_file(self, path: Path, *, like: Digest | None = None) -> Digest:
+        """Put a file's content; like: an older object that it may resemble.
+
+        Raises NotFound, Unavailable, and Conflict for a file that changes while it is read.
+        """
+        ...
 
 
 class ObjectStore(Protocol):
@@ -43,6 +83,8 @@ class ObjectStore(Protocol):
     - A put is atomic and durable: when it returns, the object survives a power cut (a bucket: is acknowledged); a writer
       that dies in mid-put leaves nothing that any method shows. The same bytes put twice are one object.
     - A put, of bytes that are there already too, makes the object young, so that `gc` spares it for its grace.
+    - What is put in a batch is there once its block has ended. Small objects then share a file; a large one may be told as what it has
+      in common with an older one, and then needs that.
     - put_file, adopt, open and local_path use bounded memory, whatever the size.
     - Bytes handed out by `get`, by `open` read to its end, or behind a fresh `local_path` of a remote store are verified:
       Corrupt names the digest. A remote store may cache what it has verified.
@@ -72,6 +114,22 @@ class ObjectStore(Protocol):
         """Return the verified bytes."""
         ...
 
+    def get_many(self, digests: Iterable[Digest]) -> Iterator[tuple[Digest, bytes]]:
+        """Yield small objects with their verified bytes, each once, in whatever order is quickest."""
+        ...
+
+    def read_at(self, digest: Digest, at: int, size: int) -> bytes:
+        """Return bytes from a place on, fewer at the object's end, unverified."""
+        ...
+
+    def batch(self) -> Batch:
+        """Return a block for many puts."""
+        ...
+
+    def made_of(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Return the objects that others need to be read."""
+        ...
+
     def local_path(self, digest: Digest) -> Path:
         """Return a local file that holds the bytes, to be read only. A local store hands out the object itself, unverified."""
         ...
@@ -92,6 +150,10 @@ class ObjectStore(Protocol):
 
     def delete(self, digest: Digest, *, stored_before: datetime | None = None) -> bool:
         """Remove an object, if it is older than stored_before; return whether it was removed. An absent one is no error."""
+        ...
+
+    def repack(self, keep: Container[Digest], *, stored_before: datetime) -> Repacked:
+        """Remove what is not to be kept from files that hold many objects and are older than stored_before, where that pays."""
         ...
 
     def sweep(self, older_than: timedelta) -> int:

@@ -4,7 +4,7 @@
 from the places where every S3 client looks (AWS_* in the environment, instance roles).
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,8 +15,10 @@ from tidemill.core.clock import micros, wall
 from tidemill.core.digest import Hasher, digest_bytes
 from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest
+from tidemill.store.batch import PackBatch
 from tidemill.store.local import LocalStore
-from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Stored, StoreRefused, check_digest, chunks_of, verified
+from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Repacked, Stored, StoreRefused, check_digest, chunks_of, verified
+from tidemill.store.packed import Packed
 
 if TYPE_CHECKING:
     from obstore.store import S3Store as Bucket
@@ -26,6 +28,8 @@ PART_BYTES = 8 << 20
 PARTS_AT_ONCE = 4
 # An object that is there already and younger than this is not written again: `gc` must not be told a grace below it.
 FRESH = timedelta(minutes=30)
+_YOUNG = ".young"
+_ASKED_FOR_ONE_BY_ONE = 16
 
 
 class S3Store:
@@ -37,6 +41,7 @@ class S3Store:
 
     def __init__(self, bucket: "Bucket", *, where: str, cache: LocalStore) -> None:
         self._bucket, self._where, self._cache = bucket, where, cache
+        self.packed = Packed(_Folder(bucket, where), self._read_loose)
 
     def __repr__(self) -> str:
         return f"S3Store({self._where!r})"
@@ -73,34 +78,87 @@ class S3Store:
             self._upload(digest, chunks_of(path))
         path.unlink()
 
+    @property
+    def scratch(self) -> Path:
+        return self._cache.scratch
+
     def open(self, digest: Digest) -> BinaryIO:
-        return verified(self._download(digest), digest, self._where)
+        return verified(self._chunks(digest), digest, self._where)
 
     def get(self, digest: Digest) -> bytes:
-        data = b"".join(self._download(digest))
+        data = b"".join(self._chunks(digest))
         if (found := digest_bytes(data)) != digest:
             raise ObjectCorrupt(digest, found, self._where)
         return data
 
+    def get_many(self, digests: Iterable[Digest]) -> Iterator[tuple[Digest, bytes]]:
+        wanted = list(dict.fromkeys(digests))
+        entries = self.packed.packs.find_all(wanted)
+        for digest, data in self.packed.get_many(entries):
+            if (found := digest_bytes(data)) != digest:
+                raise ObjectCorrupt(digest, found, self._where)
+            yield digest, data
+        for digest in wanted:
+            if digest not in entries:
+                yield digest, self.get(digest)
+
+    def read_at(self, digest: Digest, at: int, size: int) -> bytes:
+        data = self.packed.read_at(digest, at, size) if self.packed.find(digest, look=False) is not None else None
+        if data is None:
+            data = self._read_loose(check_digest(digest), at, size)
+        if data is None:
+            data = self.packed.read_at(digest, at, size)
+        if data is None:
+            raise ObjectNotFound(digest, self._where)
+        return data
+
+    def _read_loose(self, digest: Digest, at: int, size: int) -> bytes | None:
+        if self._cache.has(digest):
+            return self._cache.read_at(digest, at, size)
+        with _asking(self._where):
+            try:
+                return bytes(self._bucket.get_range(_key(digest), start=at, length=size)) if size else b""
+            except FileNotFoundError:
+                return None
+
+    def batch(self) -> PackBatch:
+        return PackBatch(self)
+
+    def made_of(self, digests: Iterable[Digest]) -> set[Digest]:
+        return self.packed.closure(list(digests))
+
+    def renew_all(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Make objects young; return those that are there, of many of them only those in packs: the others are put again."""
+        asked = list(digests)
+        entries = self.packed.packs.find_all(asked)
+        packs = {name: self.packed.packs.shelf.renew(name) for name in {entry.pack for entry in entries.values()}}
+        there = {digest for digest, entry in entries.items() if packs[entry.pack]}
+        return there | ({digest for digest in asked if self._fresh(digest)} if len(asked) <= _ASKED_FOR_ONE_BY_ONE else set())
+
     def local_path(self, digest: Digest) -> Path:
         if not self._cache.has(digest):
             try:
-                self._cache.put_chunks(self._download(digest), expected=digest)
+                self._cache.put_chunks(self._chunks(digest), expected=digest)
             except ObjectCorrupt as error:
                 raise ObjectCorrupt(digest, error.found, self._where) from None
         return self._cache.local_path(digest)
 
     def has(self, digest: Digest) -> bool:
-        return self._head(digest) is not None
+        return self.packed.find(digest, look=False) is not None or self._head(digest) is not None or self.packed.find(digest) is not None
 
     def size(self, digest: Digest) -> int:
-        head = self._head(digest)
+        head = None
+        entry = self.packed.find(digest, look=False)
+        if entry is None and (head := self._head(digest)) is None:
+            entry = self.packed.find(digest)
+        if entry is not None:
+            return entry.size
         if head is None:
             raise ObjectNotFound(digest, self._where)
         return int(head["size"])
 
     def stored(self) -> Iterator[Stored]:
-        with self._asking():
+        with _asking(self._where):
             for page in self._bucket.list("objects", chunk_size=1000):
                 for meta in page:
                     name = meta["path"].removeprefix("objects/").replace("/", "", 1)
@@ -109,6 +167,7 @@ class S3Store:
                     except Invalid:
                         continue  # something else lies under the prefix
                     yield Stored(digest=digest, size_bytes=meta["size"], stored_at=meta["last_modified"])
+        yield from self.packed.packs.stored()
 
     def digests(self) -> Iterator[Digest]:
         for entry in self.stored():
@@ -118,12 +177,17 @@ class S3Store:
         # S3 cannot delete on the condition of an age, so a put between these two calls may lose its object: FRESH, and a
         # grace above it, keep that to a put of bytes that nobody has used for that long, in these milliseconds.
         head = self._head(digest)
-        if head is None or (stored_before is not None and head["last_modified"] >= stored_before):
+        if head is None:
+            return self.packed.packs.drop(digest, stored_before=stored_before, scratch=self.scratch)
+        if stored_before is not None and head["last_modified"] >= stored_before:
             return False
-        with self._asking():
+        with _asking(self._where):
             self._bucket.delete(_key(digest))
         self._cache.delete(digest)
         return True
+
+    def repack(self, keep: Container[Digest], *, stored_before: datetime) -> Repacked:
+        return self.packed.repack(keep, stored_before=stored_before, scratch=self.scratch)
 
     def sweep(self, older_than: timedelta) -> int:
         return self._cache.sweep(older_than)
@@ -131,7 +195,7 @@ class S3Store:
     def _put_small(self, digest: Digest, data: bytes) -> None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with self._asking():
+        with _asking(self._where):
             try:
                 self._bucket.put(_key(digest), data, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
@@ -150,19 +214,32 @@ class S3Store:
             if (found := hasher.digest()) != digest:  # before the last part is acknowledged: the upload is given up, nothing appears
                 raise ObjectCorrupt(digest, found, "what was read, which changed while it was stored")
 
-        with self._asking():
+        with _asking(self._where):
             self._bucket.put(_key(digest), parts(), use_multipart=True, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+
+    def _chunks(self, digest: Digest) -> Iterator[bytes]:
+        """Return an object's bytes, from a pack that is known, from its own place, or from a pack that is not known yet."""
+        check_digest(digest)
+        chunks = self.packed.chunks(digest) if self.packed.find(digest, look=False) is not None else None
+        if chunks is None:
+            try:
+                return self._download(digest)
+            except ObjectNotFound:
+                chunks = self.packed.chunks(digest)
+                if chunks is None:
+                    raise
+        return chunks
 
     def _download(self, digest: Digest) -> Iterator[bytes]:
         check_digest(digest)
-        with self._asking():
+        with _asking(self._where):
             try:
                 answer = self._bucket.get(_key(digest))
             except FileNotFoundError:
                 raise ObjectNotFound(digest, self._where) from None
 
         def chunks() -> Iterator[bytes]:
-            with self._asking():
+            with _asking(self._where):
                 for chunk in answer.stream(min_chunk_size=1 << 20):
                     yield bytes(chunk)
 
@@ -170,7 +247,7 @@ class S3Store:
 
     def _head(self, digest: Digest) -> Any:
         check_digest(digest)
-        with self._asking():
+        with _asking(self._where):
             try:
                 return self._bucket.head(_key(digest))
             except FileNotFoundError:
@@ -180,19 +257,76 @@ class S3Store:
         head = self._head(digest)
         return head is not None and micros(head["last_modified"]) / 1e6 > wall() - FRESH.total_seconds()
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-        try:
-            yield
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StoreRefused(self._where, "the service denies access; check the access key and the bucket's policy") from error
-        except FileNotFoundError as error:
-            raise StoreRefused(self._where, "there is no such bucket; create it, or correct the URL (setting 'objects')") from error
-        except BaseError as error:
-            reason = f"the service did not do what was asked ({_first_line(error)}); check that it runs and that the bucket exists"
-            raise StoreRefused(self._where, reason) from error
+@contextmanager
+def _asking(where: str, *, missing: bool = False) -> Iterator[None]:
+    """Turn what the service says no to into StoreRefused. missing: that there is no such object is told as it is."""
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+    try:
+        yield
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise StoreRefused(where, "the service denies access; check the access key and the bucket's policy") from error
+    except FileNotFoundError as error:
+        if missing:
+            raise
+        raise StoreRefused(where, "there is no such bucket; create it, or correct the URL (setting 'objects')") from error
+    except BaseError as error:
+        reason = f"the service did not do what was asked ({_first_line(error)}); check that it runs and that the bucket exists"
+        raise StoreRefused(where, reason) from error
+
+
+class _Folder:
+    """The packs of a bucket: `PREFIX/packs/DIGEST`. Beside one that was put again lies an empty DIGEST.young: S3 cannot renew an age."""
+
+    def __init__(self, bucket: "Bucket", where: str) -> None:
+        self._bucket, self._where = bucket, where
+
+    def packs(self) -> Mapping[str, datetime]:
+        found: dict[str, datetime] = {}
+        renewed: dict[str, datetime] = {}
+        with _asking(self._where):
+            for page in self._bucket.list("packs", chunk_size=1000):
+                for meta in page:
+                    name = meta["path"].removeprefix("packs/")
+                    (renewed if name.endswith(_YOUNG) else found)[name.removesuffix(_YOUNG)] = meta["last_modified"]
+        return {name: max(moment, renewed.get(name, moment)) for name, moment in found.items()}
+
+    def changed(self) -> bool:
+        return True
+
+    def read(self, name: str, at: int, size: int) -> bytes:
+        if not size:
+            return b""
+        with _asking(self._where, missing=True):
+            return bytes(self._bucket.get_range(f"packs/{name}", start=at, length=size))
+
+    def size(self, name: str) -> int:
+        with _asking(self._where, missing=True):
+            return int(self._bucket.head(f"packs/{name}")["size"])
+
+    def put(self, name: str, path: Path) -> None:
+        with _asking(self._where):
+            self._bucket.put(f"packs/{name}", path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+        path.unlink()
+
+    def renew(self, name: str) -> bool:
+        with _asking(self._where):
+            try:
+                head = self._bucket.head(f"packs/{name}")
+                if micros(head["last_modified"]) / 1e6 <= wall() - FRESH.total_seconds():
+                    self._bucket.put(f"packs/{name}{_YOUNG}", b"")
+            except FileNotFoundError:
+                return False
+        return True
+
+    def remove(self, name: str, *, stored_before: datetime | None) -> bool:
+        age = self.packs().get(name)
+        if age is None or (stored_before is not None and age >= stored_before):
+            return False
+        with _asking(self._where):
+            self._bucket.delete([f"packs/{name}", f"packs/{name}{_YOUNG}"])
+        return True
 
 
 def open_s3(place: str, *, cache: Path, base: Path) -> S3Store:

@@ -26,7 +26,10 @@ class VerifyReport(Value, frozen=True, kw_only=True):
 
 
 class GcReport(Value, frozen=True, kw_only=True):
-    """What a collection kept and freed. young: unused, but not for long enough; missing: digests that are referred to and not there."""
+    """What a collection kept and freed. missing: digests that are referred to and not there.
+
+    young: unused, but not for long enough, or in a file with others most of which are used.
+    """
 
     live: int
     young: int
@@ -68,17 +71,20 @@ def gc(store: ObjectStore, live: Iterable[Digest], *, older_than: timedelta, lea
     stored_before = from_micros(int(wall() * 1e6)) - older_than
     marked, missing = _mark(store, live)
     marked.update(leaves)
+    marked |= store.made_of(marked)
     kept = young = young_bytes = removed = freed = 0
     for entry in store.stored():
         if entry.digest in marked:
             kept += 1
-        elif entry.stored_at < stored_before and store.delete(entry.digest, stored_before=stored_before):
+        elif not entry.packed and entry.stored_at < stored_before and store.delete(entry.digest, stored_before=stored_before):
             removed += 1
             freed += entry.size_bytes
         else:
             young += 1
             young_bytes += entry.size_bytes
-    freed += store.sweep(older_than)
+    packed = store.repack(marked, stored_before=stored_before)
+    removed, freed = removed + packed.removed, freed + packed.freed_bytes + store.sweep(older_than)
+    young, young_bytes = young - packed.removed, young_bytes - packed.removed_bytes
     return GcReport(live=kept, young=young, young_bytes=young_bytes, removed=removed, freed_bytes=freed, missing=tuple(sorted(missing)))
 
 
