@@ -1,5 +1,8 @@
 """Content digests: BLAKE3, 256 bits, as 64 hex digits."""
 
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,24 @@ def digest_file(path: Path) -> Digest:
         while count := file.readinto(buffer):
             hasher.update(buffer[:count])
     return Digest(hasher.hexdigest())
+
+
+def in_passing(chunks: Iterable[bytes], hasher: "Hasher") -> Generator[bytes, None, None]:
+    """Yield chunks as they are; from the second on a thread adds each to a digest while the caller deals with it."""
+    left = iter(chunks)
+    first = next(left, None)
+    if first is None:
+        return
+    hasher.update(first)
+    yield first
+    second = next(left, None)
+    if second is None:
+        return
+    with ThreadPoolExecutor(1) as thread:
+        for chunk in chain([second], left):
+            added = thread.submit(hasher.update, chunk)
+            yield chunk
+            added.result()
 
 
 class Hasher:

@@ -177,6 +177,16 @@ def _records(data: bytes) -> Iterator[tuple[Digest, bytes]]:
         at += _HEAD.size + size
 
 
+def flush_disk(folder: Path) -> None:
+    """Have all that was written to the disk that a folder lies on, there; elsewhere than on Linux the system's own time has to do."""
+    if CAN_FLUSH:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _flush_all(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _flush_all(descriptor: int) -> None:
     """Flush the file system that a file lies on, and learn whether it could write what it was given. Source: syncfs(2)."""
     if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import BinaryIO
 
 from tidemill.core.clock import from_micros, micros, wall
-from tidemill.core.digest import Hasher, digest_bytes
+from tidemill.core.digest import Hasher, digest_bytes, in_passing
 from tidemill.core.ids import Digest
 from tidemill.store.batch import PackBatch
 from tidemill.store.journal import CAN_FLUSH, Journal, recover, sync_directory, write_all
@@ -86,8 +86,7 @@ class LocalStore:
         """Store the bytes of chunks one after the other. Raises ObjectCorrupt when they are not what expected names."""
         with refusing(self._where), self._scratch_file() as (descriptor, scratch):
             hasher = Hasher()
-            for chunk in chunks:
-                hasher.update(chunk)
+            for chunk in in_passing(chunks, hasher):
                 write_all(descriptor, chunk)
             digest = hasher.digest()
             if expected is not None and digest != expected:

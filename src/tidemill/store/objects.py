@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Protocol, Self
 
-from tidemill.core.digest import CHUNK_BYTES, Hasher
+from tidemill.core.digest import CHUNK_BYTES, Hasher, in_passing
 from tidemill.core.errors import Corrupt, Invalid, NotFound, Unavailable
 from tidemill.core.ids import Digest
 from tidemill.core.values import Value
@@ -223,8 +223,9 @@ class VerifiedStream(io.RawIOBase):
     """Chunks as a file to be read forwards; at its end the digest of what passed is compared with the expected one."""
 
     def __init__(self, chunks: Iterable[bytes], digest: Digest, where: str) -> None:
-        self._chunks, self._digest, self._where = iter(chunks), digest, where
+        self._digest, self._where = digest, where
         self._hasher = Hasher()
+        self._chunks = in_passing(chunks, self._hasher)
         self._left = memoryview(b"")
         self._ended = False
 
@@ -239,7 +240,6 @@ class VerifiedStream(io.RawIOBase):
                 if (found := self._hasher.digest()) != self._digest:
                     raise ObjectCorrupt(self._digest, found, self._where)
             else:
-                self._hasher.update(chunk)
                 self._left = memoryview(chunk)
         count = min(len(buffer), len(self._left))
         buffer[:count] = self._left[:count]
@@ -247,9 +247,7 @@ class VerifiedStream(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        close = getattr(self._chunks, "close", None)
-        if close is not None:
-            close()
+        self._chunks.close()
         super().close()
 
 

@@ -3,7 +3,8 @@
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from tidemill.core.codec import canonical, decode
@@ -11,6 +12,7 @@ from tidemill.core.digest import CHUNK_BYTES
 from tidemill.core.errors import Conflict, Invalid
 from tidemill.core.ids import Digest
 from tidemill.core.values import Value
+from tidemill.store.journal import flush_disk, write_all
 from tidemill.store.objects import ObjectStore, refusing
 
 # What the stored form begins with: how `gc` knows a tree among objects.
@@ -76,8 +78,8 @@ def read_tree(store: ObjectStore, digest: Digest) -> Tree:
     return decode(store.get(digest), Tree, what=f"tree {digest}")
 
 
-def checkout(store: ObjectStore, digest: Digest, folder: Path) -> Path:
-    """Write a tree's files, verified, into a folder and return it.
+def checkout(store: ObjectStore, digest: Digest, folder: Path, *, watch: Callable[[int, int], None] | None = None) -> Path:
+    """Write a tree's files, verified, into a folder and return it. watch: is told how many bytes of how many are written.
 
     A folder that is not there yet appears whole or not at all, also when several processes check the same tree out at once.
     Into one that is there, each file is replaced atomically; other files in it stay.
@@ -87,14 +89,12 @@ def checkout(store: ObjectStore, digest: Digest, folder: Path) -> Path:
         if folder.exists():
             if not folder.is_dir():
                 raise Conflict(f"{folder} is a file; expected a folder, or a name that is free")
-            for entry in tree.entries:
-                _write(store, entry, folder / entry.path)
+            _write_all(store, tree, folder, watch, mark=f".{os.getpid()}-{secrets.token_hex(4)}~")
             return folder
         scratch = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
             scratch.mkdir(parents=True)
-            for entry in tree.entries:
-                _write(store, entry, scratch / entry.path)
+            _write_all(store, tree, scratch, watch, mark="")
             try:
                 scratch.rename(folder)
             except OSError:
@@ -105,14 +105,44 @@ def checkout(store: ObjectStore, digest: Digest, folder: Path) -> Path:
     return folder
 
 
-def _write(store: ObjectStore, entry: TreeEntry, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
+def _write_all(store: ObjectStore, tree: Tree, folder: Path, watch: Callable[[int, int], None] | None, *, mark: str) -> None:
+    """Write files under names that end with mark, flush them together, then name them, so that no name stands for half a file."""
+    places: dict[Digest, list[str]] = {}
+    for entry in tree.entries:
+        places.setdefault(entry.digest, []).append(entry.path)
+    large = {entry.digest for entry in tree.entries if entry.size_bytes > CHUNK_BYTES}
+    for parent in sorted({(folder / entry.path).parent for entry in tree.entries}):
+        parent.mkdir(parents=True, exist_ok=True)
+    done = 0
     try:
-        with store.open(entry.digest) as source, scratch.open("wb") as file:
-            shutil.copyfileobj(source, file, CHUNK_BYTES)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(target)
+        for digest, data in store.get_many(digest for digest in places if digest not in large):
+            for path in places[digest]:
+                with _new(f"{folder}/{path}{mark}") as descriptor:
+                    write_all(descriptor, data)
+                done += len(data)
+            if watch is not None:
+                watch(done, tree.size_bytes)
+        for digest in large:
+            for path in places[digest]:
+                with store.open(digest) as source, _new(f"{folder}/{path}{mark}") as descriptor:
+                    while chunk := source.read(CHUNK_BYTES):
+                        write_all(descriptor, chunk)
+                        done += len(chunk)
+                        if watch is not None:
+                            watch(done, tree.size_bytes)
+        flush_disk(folder)
+        for entry in tree.entries if mark else ():
+            Path(f"{folder}/{entry.path}{mark}").replace(folder / entry.path)
+    except BaseException:
+        for entry in tree.entries:
+            Path(f"{folder}/{entry.path}{mark}").unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _new(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
     finally:
-        scratch.unlink(missing_ok=True)
+        os.close(descriptor)
