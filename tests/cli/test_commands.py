@@ -76,7 +76,8 @@ SHOWN = {
 }
 # What changes something, or needs an id: tested by themselves.
 APART = {
-    "init", "up", "demo", "data add", "features apply", "features rollback", "features materialize", "features refresh", "features history",
+    "init", "up", "demo", "data add", "features apply", "features rollback", "features materialize", "features refresh",
+    "features import-feast", "features history",
     "pipeline run", "run show", "run compare", "run export",
     "run rm", "run restore", "run keep", "run sync", "run watch", "gc", "model alias",
     "model tag", "model comment", "model describe", "model rename", "model rm", "model restore", "model move", "model lock", "model unlock",
@@ -279,6 +280,18 @@ def test_features_are_planned_applied_and_brought_online(say: Say, home: Path, t
     assert "expected a file, a dataset, or --from and --until" in say(*given, "--to", "again").err
     told = say("features", "apply", "cli_features:NONE", "--home", fresh)
     assert "cli_features:NONE is a int; expected a source, a FeatureView, a FeatureService or a list of them" in told.err
+
+
+def test_features_come_over_from_feast(say: Say, tmp_path: Path, fresh: Path) -> None:
+    orders = pa.table({"customer_id": ["a"], "ts": pa.array([1e15], pa.timestamp("us")), "spent": [10.0]})
+    pq.write_table(orders, tmp_path / "orders.parquet")
+    dump = Path(__file__).parents[1] / "features" / "feast" / "registry.json"
+    given = ("features", "import-feast", dump, "--files", tmp_path, "--home", fresh)
+    for told in (say(*given, "--dry-run"), say(*given)):
+        assert "customer_orders        1  create" in told.out, told.err
+        assert "left out   service         driver_activity" in told.out
+    assert say(*given, "--json").json()["plan"]["changes"][0]["action"] == "keep"
+    assert "give what `feast registry-dump` printed" in say("features", "import-feast", tmp_path / "none.json", "--home", fresh).err
 
 
 def test_features_are_declared_changed_and_rolled_back(say: Say, tmp_path: Path, fresh: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidemill.cli.features_text import told_plan, told_skew, told_sources, told_versions, told_view
+from tidemill.cli.features_text import told_import, told_plan, told_skew, told_sources, told_versions, told_view
 from tidemill.cli.show import MOMENTS, cell, emit, json_option, on_terminal, opened, table, workspace_options
 from tidemill.core.errors import Invalid
 from tidemill.core.settings import FILE_NAME
@@ -19,6 +19,7 @@ from tidemill.deploy.feature_use import feature_use
 from tidemill.deploy.skew import skew as replay
 from tidemill.features import applied, definitions
 from tidemill.features.declared import FeaturesDeclared, declared_features
+from tidemill.features.feast import import_feast
 from tidemill.features.history import MEMORY_MB, entity_rows, history_to
 from tidemill.features.lookup import features_get
 from tidemill.features.materialize import materialize as put_online
@@ -145,6 +146,21 @@ def apply(targets: tuple[str, ...], dry_run: bool, reason: str, home: Path | Non
     act = applied.plan if dry_run else partial(applied.apply, reason=reason)
     plan = act(ws, views, services, sources=named)
     emit(plan, as_json=as_json, text=lambda: told_plan(plan))
+
+
+@features.command("import-feast")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--files", type=click.Path(path_type=Path), help="Where relative paths of files start. Default: the folder of PATH.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@click.option("--reason", default="", help="Why.")
+@workspace_options
+@json_option
+def import_feast_(
+    path: Path, files: Path | None, dry_run: bool, reason: str, home: Path | None, project: str | None, as_json: bool
+) -> None:  # fmt: skip
+    """Bring a Feast project over: PATH is what `feast registry-dump` printed (a .json file), or a feature repository."""
+    found = import_feast(opened(home, project), path, files=files, dry_run=dry_run, reason=reason)
+    emit(found, as_json=as_json, text=lambda: told_import(found))
 
 
 @features.command()

@@ -7,10 +7,12 @@ from tidemill.cli.show import cell, table
 from tidemill.deploy.skew import SkewReport
 from tidemill.features.applied import FeaturePlan, changes_between
 from tidemill.features.definitions import ViewVersion
+from tidemill.features.feast import FeastImport, Remark
 from tidemill.features.sources import KINDS, DeclaredSource, FileSource, Source, SqlSource, StreamSource
 from tidemill.features.views import Feature
 
 CHANGE_COLUMNS = ("", "name", "version", "change", "what")
+REMARK_COLUMNS = ("", "what", "name", "why")
 SOURCE_COLUMNS = ("source", "kind", "from", "dataset", "rows", "declared", "by")
 
 
@@ -59,6 +61,17 @@ def _what(feature: Feature) -> str:
     if summary is None:
         return f"latest {feature.reads}"
     return f"{summary.function} of {summary.column or 'events'} in {summary.window}"
+
+
+def told_import(found: FeastImport) -> str:
+    """Return what came over from Feast, what did not, and what is different."""
+    remarks = [("left out", *_remark(each)) for each in found.left_out] + [("different", *_remark(each)) for each in found.different]
+    parts = [told_plan(found.plan), *([table(REMARK_COLUMNS, remarks)] if remarks else [])]
+    return "\n\n".join(parts)
+
+
+def _remark(each: Remark) -> tuple[str, str, str]:
+    return each.kind, each.name, each.reason
 
 
 def told_sources(found: Sequence[DeclaredSource]) -> str:
