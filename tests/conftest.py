@@ -11,6 +11,8 @@ from tidemill.govern.workspace import Workspace
 
 # How long an example takes says more of the machine than of the code, and a busy one would fail tests at random.
 hypothesis.settings.register_profile("tidemill", deadline=None)
+# Thousands of examples of what is to hold of every one: `pytest --hypothesis-profile thorough tests/features`, minutes long.
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=3000, suppress_health_check=list(hypothesis.HealthCheck))
 hypothesis.settings.load_profile("tidemill")
 
 

@@ -107,6 +107,7 @@ def test_pushed_moments_may_be_text() -> None:
         ({"a": "plane * 2"}, "'a' is 'plane \\* 2': (Binder|Conversion)"),
         ({"a": "[delay]"}, "of type DOUBLE\\[\\], not a number"),
         ({"a": "landed_at"}, "of type TIMESTAMP, not a number"),
+        ({"a": "nullif(CAST(3000000000 AS INTEGER), delay)"}, "3000000000 can't be cast"),
         ({"delay": "gate * 2"}, "there is a column of that name"),
         ({"a": "b + delay", "b": "a"}, r"reads itself \((a reads b reads a|b reads a reads b)\)"),
     ],
