@@ -36,7 +36,12 @@ LAST = FeatureView(
     name="last", entity=("carrier",), source="flights", event_timestamp="landed_at", event_key="flight",
     features=(Feature(name="plane", kind="string"),),
 )  # fmt: skip
-SERVICE = FeatureService(name="delay", features=("delays:*", "last:*"))
+SERVICE = FeatureService(
+    name="delay",
+    features=("delays:*", "last:*"),
+    computed={"worse": "expected > coalesce(mean_3h, 0)", "route": "plane || '/' || carrier"},
+    request={"expected": "double", "carrier": "string"},
+)
 
 
 def flight(ws: Workspace, number: int) -> dict[str, Any]:
@@ -67,9 +72,9 @@ def serving(ws: Workspace, *views: FeatureView) -> Iterator[Ledger]:
         for view in plan.views:
             push(ws.online, view, {name: [value] for name, value in flights[-1].items()}, now=ws.clock.now())
         for carrier in ("UA", "AA", "ZZ"):
-            told = {name: values[0] for name, values in plan.read(ws.online, {"carrier": [carrier]}, ws.clock.now()).items()}
-            columns = {name: float(value) if name != "plane" else value for name, value in told.items()}
-            ledger.predict({f"{carrier}{number}": 0.5}, carrier=carrier, **columns)
+            brought = {"carrier": carrier, "expected": number / 14}
+            told = plan.read(ws.online, {name: [value] for name, value in brought.items()}, ws.clock.now())
+            ledger.predict({f"{carrier}{number}": 0.5}, **brought, **{name: values.tolist()[0] for name, values in told.items()})
         world.tick(ws, hours=0.5)
         flights.append(flight(ws, number))
     append(ws, "flights", pa.Table.from_pylist(flights[1:]))
@@ -88,6 +93,7 @@ def test_what_was_served_is_what_history_says(served: Workspace) -> None:
     assert (found.compared, found.mismatches, found.left_out) == (60, 0, {})
     assert [(each.view, each.feature, each.rows) for each in found.features] == [
         ("delays@1", "flights_3h", 60), ("delays@1", "mean_3h", 60), ("last@1", "plane", 60),
+        ("delay@1", "route", 60), ("delay@1", "worse", 60),
     ]  # fmt: skip
     assert skew(served, "delay", last=7).compared == 7
     now = served.clock.now()
@@ -99,16 +105,17 @@ def test_a_feature_that_looks_into_the_future_is_named_with_the_row_and_both_val
     with serving(ws, leaking, LAST):
         found = skew(ws, "delay")
     wrong = {each.feature: each for each in found.features if each.mismatches}
-    assert set(wrong) == {"mean_3h", "flights_3h"}
+    assert set(wrong) == {"mean_3h", "flights_3h", "worse"}  # the last one is computed of the first
+    assert wrong["worse"].examples[0].entity.keys() == {"carrier", "expected"}
     first = wrong["flights_3h"].examples[0]
     assert (first.entity, first.served, first.history) == ({"carrier": "UA"}, 1.0, 3.0)  # F2 and F4 had left, and had not landed
-    assert found.features[0].mismatches >= found.features[1].mismatches > found.features[2].mismatches == 0
+    assert found.features[0].mismatches >= found.features[1].mismatches > found.features[-1].mismatches == 0
 
 
 def test_rows_of_which_the_truth_is_not_known_yet_are_counted_apart(ws: Workspace) -> None:
     with serving(ws, LANDED, LAST) as ledger:
         world.tick(ws, hours=1)
-        ledger.predict({"later": 0.5}, carrier="UA", mean_3h=1.0, flights_3h=1.0, plane="N1")
+        ledger.predict({"later": 0.5}, carrier="UA", expected=0.5, mean_3h=1.0, flights_3h=1.0, plane="N1", worse=0.0, route="N1/UA")
         found = skew(ws, "delay")
         assert skew(ws, "delay", complete=True).compared == 61
     ((why, number),) = found.left_out.items()

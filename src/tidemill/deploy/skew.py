@@ -41,7 +41,10 @@ class Mismatch(Value, frozen=True, kw_only=True):
 
 
 class FeatureSkew(Value, frozen=True, kw_only=True):
-    """What was found of one feature: rows compared, rows that differ, and some of them, the earliest first."""
+    """What was found of one feature: rows compared, rows that differ, and some of them, the earliest first.
+
+    view: the version that it comes of; that of the service for a feature that is computed when it is asked for.
+    """
 
     service: str
     view: str
@@ -163,21 +166,24 @@ def _compare(
     asked = pa.table({**{key: brought[key] for key in keys}, "event_timestamp": rows["at"]})
     versions = {name: source for name, source in (sources or {}).items() if name in {view.definition.source for view in service.views}}
     expected = history(ws, asked, service, sources=versions)
-    for view in service.views:
-        for name in (each.name for each in view.definition.features if each.name in service.feature_names):
+    looked_up = [
+        (f"{view.name}@{view.version}", view.definition.entity, [feature.name for feature in view.definition.features])
+        for view in service.views
+    ]
+    for view, of, features in (*looked_up, (service.reference, keys, sorted(service.definition.computed))):
+        for name in (feature for feature in features if feature in service.feature_names):
             differ = np.flatnonzero(_differ(brought[name], expected[name], tolerance))
             examples = [
                 Mismatch(
                     prediction=rows["id"][place].as_py(), at=rows["at"][place].as_py(),
-                    entity={key: brought[key][place].as_py() for key in view.definition.entity},
+                    entity={key: brought[key][place].as_py() for key in of},
                     served=_value(brought[name][place].as_py()), history=_value(expected[name][place].as_py()),
                 )
                 for place in differ[:EXAMPLES].tolist()
             ]  # fmt: skip
             yield FeatureSkew(
-                service=service.reference, view=f"{view.name}@{view.version}", feature=name, rows=rows.num_rows, mismatches=differ.size,
-                examples=tuple(examples),
-            )  # fmt: skip
+                service=service.reference, view=view, feature=name, rows=rows.num_rows, mismatches=differ.size, examples=tuple(examples)
+            )
 
 
 def _differ(served: Any, expected: Any, tolerance: float) -> NDArray[np.bool_]:
