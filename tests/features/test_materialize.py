@@ -131,7 +131,9 @@ def test_parts_that_fit_into_memory_fill_the_same_store(world: Workspace, view: 
     namespace = plan_of(world, view).namespace
     whole = materialize(world, view, LATER, full=True)
     stored = dict(world.online.scan(namespace))
-    world.online.clear(namespace)
+    strays = {name: [each[name] for each in (row("X", 1, origin=f"stray {n}") for n in range(20))] for name in worlds.EVENTS.names}
+    push(world.online, plan_of(world, view), strays, now=START)
+    assert len(dict(world.online.scan(namespace))) == len(stored) + 20
     told: list[tuple[int, int]] = []
     cut = materialize(world, view, LATER, full=True, memory_mb=2, watch=lambda done, total: told.append((done, total)))
     assert cut == whole

@@ -6,6 +6,7 @@ What has been filled is remembered in the store itself, so that it is never beli
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,6 @@ class _Filling:
     def fill(self, source: Streamed, memory_bytes: int, watch: Callable[[int, int], None] | None) -> None:
         """Store the events of files, of as many entities at once as fit into memory."""
         parts = max(1, -(-source.rows * (2 * self._form.stride + _EVENT_BYTES) // memory_bytes))
-        kept: set[bytes] = set()
         for part in range(parts):
             keys, events = self._gathered(source, part, parts)
             for first in range(0, len(keys), CHUNK_ENTITIES):
@@ -122,9 +122,7 @@ class _Filling:
                 if watch is not None:
                     watch((part * len(keys) + last) * source.rows // (parts * len(keys)), source.rows)
             if self._anew:
-                kept.update(keys)
-        if self._anew:
-            self._let_go(kept)
+                self._let_go(set(keys), part, parts)
 
     @property
     def _ahead(self) -> int | None:
@@ -142,7 +140,7 @@ class _Filling:
             incoming = from_table(self._form, plan.key_kinds, plan.event_key_kind, table)
             self.skipped += incoming.skipped if part == 0 else 0
             numbers = np.array(
-                [known.setdefault(key, len(known)) if parts == 1 or zlib.crc32(key) % parts == part else -1 for key in incoming.entities],
+                [known.setdefault(key, len(known)) if _part(key, parts) == part else -1 for key in incoming.entities],
                 dtype=np.int64,
             )
             events = incoming.events._replace(owners=numbers[incoming.events.owners] if numbers.size else incoming.events.owners)
@@ -170,13 +168,16 @@ class _Filling:
         seen = np.ones(times.size, dtype=np.bool_) if self._ahead is None else times <= self._ahead
         return seen if self._start is None else seen & (times > self._start)
 
-    def _let_go(self, kept: set[bytes]) -> None:
-        """Delete entities that the source does not have."""
+    def _let_go(self, kept: set[bytes], part: int, parts: int) -> None:
+        """Delete entities of one part that the source does not have: part by part, so that no more keys than those of one are in memory."""
         namespace = self._plan.namespace
-        gone = [key for key, _ in self._online.scan(namespace) if key not in kept]
-        for first in range(0, len(gone), CHUNK_ENTITIES):
-            keys = gone[first : first + CHUNK_ENTITIES]
+        gone = (key for key, _ in self._online.scan(namespace) if key not in kept and _part(key, parts) == part)
+        while keys := list(dict.fromkeys(islice(gone, CHUNK_ENTITIES))):
             self._online.update_many(namespace, keys, lambda blobs: [None] * len(blobs))
+
+
+def _part(key: bytes, parts: int) -> int:
+    return zlib.crc32(key) % parts
 
 
 def _filled(online: OnlineStore, plan: ViewPlan) -> _Filled | None:

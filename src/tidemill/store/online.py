@@ -18,7 +18,8 @@ class OnlineStore(Protocol):
     - update_many reads, changes and writes as if it were alone. change is pure: it may be called again when another writer
       was faster. It returns as many values as it got; None deletes the key.
     - A namespace is 1 to 128 bytes of UTF-8, a key 1 to 350 bytes, a value any bytes; Invalid otherwise, nothing is written.
-    - Nothing is sorted; a key written or deleted during a scan may or may not be in it, every other one is in it once.
+    - Nothing is sorted; a key written or deleted during a scan may or may not be in it, every other one is in it: once, unless keys are
+      deleted meanwhile. A scan takes memory for a part of the pairs only.
     - A store that cannot be reached is Unavailable.
     """
 

@@ -110,15 +110,11 @@ class RedisStore:
     def scan(self, namespace: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         name = _hash(namespace)
         pattern = _GLOB.sub(rb"\\\1", prefix) + b"*"
-        seen: set[bytes] = set()  # HSCAN may show a field twice while the hash grows
         cursor = 0
         while True:
             with self._asking:
                 cursor, pairs = self._redis.hscan(name, cursor, match=pattern, count=SCAN_PAIRS)
-            for key, value in pairs.items():
-                if key not in seen:
-                    seen.add(key)
-                    yield key, value
+            yield from pairs.items()
             if cursor == 0:
                 return
 
