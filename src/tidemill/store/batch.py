@@ -10,9 +10,9 @@ from typing import Protocol, Self
 from tidemill.core.digest import digest_bytes, digest_file
 from tidemill.core.errors import Conflict
 from tidemill.core.ids import Digest
-from tidemill.store.objects import chunks_of
+from tidemill.store.objects import ObjectCorrupt, Payload, chunks_of
 from tidemill.store.packed import Packed
-from tidemill.store.packs import PLAIN, RECIPE, Entry, PackWriter
+from tidemill.store.packs import PLAIN, RECIPE, PackWriter
 from tidemill.store.recipes import DEEPEST, LEAST_BYTES, Base, write_recipe
 
 SMALL_BYTES = 1 << 20
@@ -91,10 +91,11 @@ class PackBatch:
         self.new_bytes += path.stat().st_size
         return digest
 
-    def put_payload(self, digest: Digest, entry: Entry, payload: bytes) -> None:
-        """Put what another store's pack has of an object, as it is there."""
-        if digest not in self._written:
-            self._add(digest, payload, kind=entry.kind, size=entry.size)
+    def put_payload(self, payload: Payload) -> None:
+        if not payload.recipe and (found := digest_bytes(payload.data)) != payload.digest:
+            raise ObjectCorrupt(payload.digest, found, "what was received")
+        if payload.digest not in self._written:
+            self._add(payload.digest, payload.data, kind=RECIPE if payload.recipe else PLAIN, size=payload.size)
 
     def _put_recipe(self, path: Path, digest: Digest, like: Digest) -> bool:
         recipe = self._store.packed.recipe(like)

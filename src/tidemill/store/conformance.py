@@ -24,6 +24,7 @@ from tidemill.core.ids import Digest
 from tidemill.store.objects import ObjectStore
 from tidemill.store.online import KEY_BYTES, OnlineStore
 from tidemill.store.table import open_online, open_store
+from tidemill.store.transfer import transfer
 from tidemill.store.trees import Tree, checkout, put_tree, read_tree
 from tidemill.store.upkeep import gc, verify
 
@@ -211,6 +212,30 @@ class StoreConformance:
                 assert stream.read(100) == version[:100]
             assert seen.local_path(digest).read_bytes() == version
         assert store.made_of([digests[-1]]) >= {digests[0]}
+
+    def test_a_transfer_sends_what_is_missing_and_what_that_is_made_of(self, store: ObjectStore, tmp_path: Path) -> None:
+        here, back = (open_store(f"file:{tmp_path}/{name}", cache=tmp_path / f"cache of {name}") for name in ("here", "back"))
+        datas = [_noise(2 << 20), _noise(2 << 20)[:-10] + b"other end!"]
+        digests: list[Digest] = []
+        for data in datas:
+            (tmp_path / "file").write_bytes(data)
+            with here.batch() as batch:
+                digests.append(batch.put_file(tmp_path / "file", like=digests[0] if digests else None))
+        with here.batch() as batch:
+            digests += [batch.put(b"%d small" % number) for number in range(30)]
+        digests.append(here.put(b"alone"))
+        seen: list[tuple[int, int]] = []
+        first = transfer(here, store, digests[1:], watch=lambda done, of: seen.append((done, of)))
+        assert (first.sent, first.there) == (33, 0)
+        assert seen[-1] == (33, 33)
+        assert transfer(here, store, digests).sent == 0
+        assert transfer(store, back, digests).sent == 33
+        for end in (store, back):
+            assert verify(end).ok
+            assert [end.get(digest) for digest in digests[:2]] == datas
+            assert end.get(digests[-1]) == b"alone"
+        with pytest.raises(NotFound, match=ABSENT):
+            transfer(here, store, [ABSENT])
 
     def test_gc_keeps_what_others_are_made_of(self, store: ObjectStore, tmp_path: Path) -> None:
         first, second = _noise(2 << 20), _noise(2 << 20)[:-10] + b"other end!"

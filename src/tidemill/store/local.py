@@ -19,7 +19,7 @@ from tidemill.core.digest import Hasher, digest_bytes, in_passing
 from tidemill.core.ids import Digest
 from tidemill.store.batch import PackBatch
 from tidemill.store.journal import CAN_FLUSH, Journal, recover, sync_directory, write_all
-from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Repacked, Stored, check_digest, chunks_of, refusing, verified
+from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Payload, Repacked, Stored, check_digest, chunks_of, refusing, verified
 from tidemill.store.packed import Packed
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
@@ -135,6 +135,9 @@ class LocalStore:
         for digest in wanted:
             if digest not in entries:
                 yield digest, self.get(digest)
+
+    def payloads(self, digests: Iterable[Digest]) -> Iterator[Payload]:
+        return self.packed.payloads(list(digests))
 
     def read_at(self, digest: Digest, at: int, size: int) -> bytes:
         data = _read_file(self._objects, check_digest(digest), at, size)

@@ -49,6 +49,15 @@ class Repacked(NamedTuple):
     freed_bytes: int
 
 
+class Payload(NamedTuple):
+    """One object as it lies in a pack: its bytes, or the recipe that they are made by, and how many they are."""
+
+    digest: Digest
+    data: bytes
+    recipe: bool
+    size: int
+
+
 class Batch(Protocol):
     """Puts of one thread that are there, all of them, once the block has ended; when an error leaves it, none need be.
 
@@ -75,6 +84,10 @@ class Batch(Protocol):
         """
         ...
 
+    def put_payload(self, payload: Payload) -> None:
+        """Put what a pack of another store has of an object. Raises ObjectCorrupt for bytes that are not it; a recipe is believed."""
+        ...
+
 
 class ObjectStore(Protocol):
     """Immutable bytes, each named by its BLAKE3 digest. The law for every implementation:
@@ -99,6 +112,10 @@ class ObjectStore(Protocol):
         """Store a file's content and return its digest. Raises NotFound when there is no such file."""
         ...
 
+    def put_chunks(self, chunks: Iterable[bytes], *, expected: Digest) -> Digest:
+        """Store the bytes of chunks one after the other. Raises ObjectCorrupt when they are not what expected names."""
+        ...
+
     def adopt(self, path: Path, digest: Digest) -> None:
         """Store a file of the caller's own and take it away: it is moved where that is possible, not read again.
 
@@ -118,12 +135,20 @@ class ObjectStore(Protocol):
         """Yield small objects with their verified bytes, each once, in whatever order is quickest."""
         ...
 
+    def payloads(self, digests: Iterable[Digest]) -> Iterator[Payload]:
+        """Yield those objects that lie in packs, as they do."""
+        ...
+
     def read_at(self, digest: Digest, at: int, size: int) -> bytes:
         """Return bytes from a place on, fewer at the object's end, unverified."""
         ...
 
     def batch(self) -> Batch:
         """Return a block for many puts."""
+        ...
+
+    def renew_all(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Make objects young; return those that are there. A bucket that is asked for many may leave out such as lie by themselves."""
         ...
 
     def made_of(self, digests: Iterable[Digest]) -> set[Digest]:

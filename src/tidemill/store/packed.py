@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tidemill.core.errors import Corrupt
 from tidemill.core.ids import Digest
-from tidemill.store.objects import Repacked
+from tidemill.store.objects import Payload, Repacked
 from tidemill.store.packs import RECIPE, Entry, Packs, Shelf
 from tidemill.store.recipes import Recipe
 
@@ -54,6 +54,11 @@ class Packed:
         """Yield objects and their bytes, unverified, in the order in which they lie."""
         for digest, entry, data in self.packs.read_all(entries):
             yield digest, self._recipe(digest, entry).read(0, entry.size) if entry.kind == RECIPE else data
+
+    def payloads(self, digests: Sequence[Digest]) -> Iterator[Payload]:
+        """Yield those objects that lie in packs, as they do."""
+        for digest, entry, data in self.packs.read_all(self.packs.find_all(digests)):
+            yield Payload(digest, data, entry.kind == RECIPE, entry.size)
 
     def recipe(self, digest: Digest) -> Recipe | None:
         """Return how an object is made of others, None for one that is not."""

@@ -7,6 +7,7 @@ from the places where every S3 client looks (AWS_* in the environment, instance 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import parse_qsl, urlsplit
@@ -17,7 +18,7 @@ from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest
 from tidemill.store.batch import PackBatch
 from tidemill.store.local import LocalStore
-from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Repacked, Stored, StoreRefused, check_digest, chunks_of, verified
+from tidemill.store.objects import ObjectCorrupt, ObjectNotFound, Payload, Repacked, Stored, StoreRefused, check_digest, chunks_of, verified
 from tidemill.store.packed import Packed
 
 if TYPE_CHECKING:
@@ -68,6 +69,19 @@ class S3Store:
             self._upload(digest, chunks_of(path))
         return digest
 
+    def put_chunks(self, chunks: Iterable[bytes], *, expected: Digest) -> Digest:
+        left = iter(chunks)
+        first = bytearray()
+        for chunk in left:
+            first += chunk
+            if len(first) > PART_BYTES:
+                self._upload(expected, chain([bytes(first)], left))
+                return expected
+        if (found := digest_bytes(bytes(first))) != expected:
+            raise ObjectCorrupt(expected, found, "what was received")
+        self._put_small(expected, bytes(first))
+        return expected
+
     def adopt(self, path: Path, digest: Digest) -> None:
         if path.stat().st_size <= PART_BYTES:
             data = path.read_bytes()
@@ -101,6 +115,9 @@ class S3Store:
         for digest in wanted:
             if digest not in entries:
                 yield digest, self.get(digest)
+
+    def payloads(self, digests: Iterable[Digest]) -> Iterator[Payload]:
+        return self.packed.payloads(list(digests))
 
     def read_at(self, digest: Digest, at: int, size: int) -> bytes:
         data = self.packed.read_at(digest, at, size) if self.packed.find(digest, look=False) is not None else None
