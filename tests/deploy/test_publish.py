@@ -75,6 +75,7 @@ def test_views_are_published_when_they_are_applied_in_every_project_and_pinned_o
     worlds.services(ws)  # delay@1 on last@1, then delay@2 on last@2
     publish(ws)
     assert [view.reference for view in config(ws).views] == ["last@2"]
+    assert [(plan.services, [view.reference for view in plan.views]) for plan in config(ws).services] == [(("delay@2",), ["last@2"])]
     worlds.model_on(ws, "delay@1")
     create_endpoint(ws, "delay", "delay@1")
     publish(ws)

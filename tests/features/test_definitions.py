@@ -83,6 +83,15 @@ def test_a_new_type_of_a_key_is_a_new_version(ws: Workspace) -> None:
     assert plan(ws, [by_gate]).changes[0].what == ("types of its columns",)
 
 
+def test_what_json_tells_of_numbers_makes_no_new_version(ws: Workspace) -> None:
+    whole = replace(LAST, features=(Feature(name="gate"), Feature(name="late"), Feature(name="delay")))
+    apply(ws, [whole])
+    assert read_view(ws, "last").keys.told == {"gate": "long", "late": "bool"}
+    table = worlds.events_table([])
+    add(ws, "flights", table.set_column(1, "gate", table["gate"].cast(pa.float64())))
+    assert not plan(ws, [whole]).changed
+
+
 def test_a_service_may_stand_on_views_that_are_not_applied_again(ws: Workspace) -> None:
     apply(ws, [WINDOWS, LAST])
     assert actions(apply(ws, [], [SERVICE])) == [("service", "delay", "create", 1)]

@@ -43,6 +43,8 @@ POSTS = (
     "/feedback",
     "/push/flights",
     "/push/nothing",
+    "/push",
+    "/get-online-features",
     "/v2/models/delay/infer",
     "/v2/models/nothing/infer",
 )

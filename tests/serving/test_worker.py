@@ -397,6 +397,8 @@ def test_keys_are_asked_of_all_but_probes(plant: Plant) -> None:
             ("/feedback", label),
             ("/push/flights", {}),
             ("/push/nothing", {}),
+            ("/push", {}),
+            ("/get-online-features", {}),
             ("/v2/models/delay/infer", {}),
         ):
             answer = caller.post(path, body)
@@ -411,6 +413,10 @@ def test_keys_are_asked_of_all_but_probes(plant: Plant) -> None:
         assert caller.post("/feedback", label, **bearer("dev")).status == 200
         events = {"rows": [{"carrier": "UA", "flight": "UA1", "landed_at": NOW.isoformat(), "delay": 1}]}
         assert [caller.post("/push/flights", events, **bearer(name)).status for name in ("viewer", "lab", "dev")] == [403, 403, 200]
+        columns = {"push_source_name": "flights", "df": {name: [value] for name, value in events["rows"][0].items()}}
+        assert [caller.post("/push", columns, **bearer(name)).status for name in ("viewer", "lab", "dev")] == [403, 403, 200]
+        look_up = {"features": ["landed:delay_2h"], "entities": {"carrier": ["UA"]}}
+        assert [caller.post("/get-online-features", look_up, **bearer(name)).status for name in ("viewer", "lab")] == [200, 403]
 
 
 def test_two_workers_share_a_port_and_either_tells_the_metrics_of_both(make_plant, listener: socket.socket) -> None:

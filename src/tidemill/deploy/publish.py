@@ -13,8 +13,8 @@ from tidemill.catalog.events import count_events
 from tidemill.core.clock import wait_until
 from tidemill.core.errors import Invalid, TidemillError
 from tidemill.deploy.endpoints import ENDPOINTS, Endpoint, change_endpoint, create_endpoint, fetch_endpoint, read_plan
-from tidemill.features.definitions import FEATURE_VIEWS, compile_views
-from tidemill.features.online import ViewPlan
+from tidemill.features.definitions import FEATURE_VIEWS, compile_plan, compile_views, list_services
+from tidemill.features.online import ReadPlan, ViewPlan
 from tidemill.govern.actors import CONTROLLER, read_actor
 from tidemill.govern.keys import live_key_hashes
 from tidemill.govern.workspace import Workspace
@@ -57,6 +57,7 @@ def publish(ws: Workspace) -> int:
         generation=generation,
         published_at=ws.clock.now(),
         endpoints=endpoints,
+        services=tuple(plan for project in projects for plan in _services(ws.acting(ws.actor, project))),
         views=tuple(view for project in projects for view in _views(ws.acting(ws.actor, project), endpoints)),
         keys=_keys(ws),
     )
@@ -129,6 +130,11 @@ def _views(ws: Workspace, endpoints: Sequence[EndpointConfig]) -> list[ViewPlan]
     """Return the views of one project that events go into: the newest, and those that models which answer now pin."""
     pinned = {service for each in endpoints if each.project == ws.project and each.features for service in each.features.services}
     return compile_views(ws, *sorted(pinned))
+
+
+def _services(ws: Workspace) -> list[ReadPlan]:
+    """Return the newest version of each feature service of one project, compiled."""
+    return [compile_plan(ws, service.reference) for service in list_services(ws)]
 
 
 def _keys(ws: Workspace) -> tuple[KeyHash, ...] | None:

@@ -11,7 +11,7 @@ from tidemill.catalog.lineage import link
 from tidemill.core.codec import plain
 from tidemill.core.digest import digest_value
 from tidemill.core.errors import Invalid
-from tidemill.core.values import Value
+from tidemill.core.values import Value, replace
 from tidemill.datasets import intake
 from tidemill.datasets.versions import DatasetVersion, list_versions, read_version
 from tidemill.features.computed import computed_types, input_types
@@ -26,6 +26,7 @@ from tidemill.features.definitions import (
 )
 from tidemill.features.incoming import KeyKind
 from tidemill.features.on_demand import on_demand
+from tidemill.features.online import JsonKind
 from tidemill.features.sources import (
     FileSource,
     PushSource,
@@ -239,11 +240,20 @@ def _check(ws: Workspace, views: Sequence[FeatureView], taken: Mapping[str, Take
             source = read_version(ws, view.source)
             node, columns = source.node, source.columns
         types = input_types(view.computed, columns)
-        check_source(view, {**columns, **computed_types(view.computed, types)})
+        known = {**columns, **computed_types(view.computed, types)}
+        check_source(view, known)
         kinds = tuple(_kind(columns[name]) for name in view.entity)
         event_key = _kind(columns[view.event_key]) if view.event_key is not None else None
-        found[view.name] = _Source(node=node, keys=KeyKinds(entity=kinds, event_key=event_key, columns=types))
+        found[view.name] = _Source(node=node, keys=KeyKinds(entity=kinds, event_key=event_key, columns=types, told=_told(view, known)))
     return found
+
+
+def _told(view: FeatureView, columns: Mapping[str, str]) -> dict[str, JsonKind]:
+    """Return the latest values that are whole numbers or booleans, by feature."""
+    types = {feature.name: columns[str(feature.reads)] for feature in view.features if feature.aggregation is None}
+    return {
+        name: "bool" if kind == "bool" else "long" for name, kind in types.items() if kind == "bool" or kind.startswith(("int", "uint"))
+    }
 
 
 def _kind(arrow_type: str) -> KeyKind:
@@ -260,7 +270,7 @@ def _decide(
     for view in views:
         old = before.get(view.name)
         known[view.name] = view
-        if old is not None and (old.definition, old.keys) == (view, sources[view.name].keys):
+        if old is not None and (old.definition, replace(old.keys, told={})) == (view, replace(sources[view.name].keys, told={})):
             changes.append(DefinitionChange(kind="view", name=view.name, action="keep", version=old.version))
             continue
         versions[view.name] = old.version + 1 if old is not None else 1

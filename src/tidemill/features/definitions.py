@@ -13,7 +13,7 @@ from tidemill.core.ids import Digest
 from tidemill.core.values import Value, field
 from tidemill.features.incoming import KeyKind
 from tidemill.features.on_demand import OnDemand, on_demand
-from tidemill.features.online import ReadPlan, ViewPlan
+from tidemill.features.online import JsonKind, ReadPlan, ViewPlan
 from tidemill.features.views import FeatureService, FeatureView, expand, mentions
 from tidemill.govern.workspace import Workspace
 from tidemill.store.online import NAMESPACE_BYTES
@@ -22,12 +22,14 @@ from tidemill.store.online import NAMESPACE_BYTES
 class KeyKinds(Value, frozen=True, kw_only=True):
     """The types of a view's join keys and event key, as its source had them when the view was applied.
 
-    columns: the SQL types of what its computed columns read.
+    columns: the SQL types of what its computed columns read. told: what JSON has features for whose columns are whole numbers or booleans,
+    by name; another one makes no new version.
     """
 
     entity: tuple[KeyKind, ...]
     event_key: KeyKind | None = None
     columns: dict[str, str] = field(default_factory=dict)
+    told: dict[str, JsonKind] = field(default_factory=dict)
 
 
 FEATURE_VIEWS = Table(
@@ -234,6 +236,7 @@ def view_plan(project: str, view: ViewVersion, *, wanted: Sequence[str] | None =
         key_kinds=view.keys.entity,
         event_key_kind=view.keys.event_key,
         types=view.keys.columns,
+        told=view.keys.told,
         wanted=tuple(wanted) if wanted is not None else tuple(feature.name for feature in view.definition.features),
     )
 

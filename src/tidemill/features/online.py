@@ -10,7 +10,7 @@ comes after a newer one that has long left all windows, it counts.
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,11 +29,14 @@ from tidemill.store.online import OnlineStore
 
 FEW_ROWS, FEW_ROWS_OF_LATEST = 3, 12  # measured: with more, NumPy is done sooner
 
+JsonKind = Literal["long", "bool"]
+
 
 class ViewPlan(Value, frozen=True, kw_only=True):
     """One version of a view as the data plane needs it: the definition, where its values lie, the types of its join keys.
 
     wanted: the features to read, in order; a push stores what all features need. types: SQL types of what computed columns read.
+    told: features whose columns are whole numbers or booleans, for callers whom JSON is to tell that.
     """
 
     project: str = "default"
@@ -43,6 +46,7 @@ class ViewPlan(Value, frozen=True, kw_only=True):
     key_kinds: tuple[KeyKind, ...]
     event_key_kind: KeyKind | None = None
     types: dict[str, str] = field(default_factory=dict)
+    told: dict[str, JsonKind] = field(default_factory=dict)
     wanted: tuple[str, ...]
 
     @property

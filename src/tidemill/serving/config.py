@@ -117,13 +117,15 @@ class KeyHash(Value, frozen=True, kw_only=True):
 class ServingConfig(Value, frozen=True, kw_only=True):
     """All that workers serve. generation grows with each one published. keys None: every caller is let in.
 
-    views: the feature view versions that the events of their sources go into, as callers push them.
+    views: the feature view versions that the events of their sources go into, as callers push them. services: the newest version of each
+    feature service, for callers who look features up.
     """
 
     generation: int
     published_at: datetime
     endpoints: tuple[EndpointConfig, ...] = ()
     views: tuple[ViewPlan, ...] = ()
+    services: tuple[ReadPlan, ...] = ()
     keys: tuple[KeyHash, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from tidemill.client.problems import MEDIA_TYPE, RowsProblem
 from tidemill.core.codec import schemas
+from tidemill.serving.feast import wire as feast
 from tidemill.serving.frames import PredictionsAnswer
 from tidemill.serving.invocations import wire as invocations
 from tidemill.serving.kserve import wire as kserve
@@ -53,6 +54,10 @@ ROUTES: Mapping[str, Route] = {
         "The same, and labels by the endpoint's label key.", LabelsRequest | list[Label], LabelsAnswer, also=(LINES, CSV)
     ),
     "POST /push/{source}": Route("Take events of a source into every feature view over it.", PushRequest, PushAnswer),
+    "POST /get-online-features": Route(
+        "Feast's call: features of entities, by view or by feature service.", feast.OnlineFeaturesRequest, feast.OnlineFeatures
+    ),
+    "POST /push": Route("Feast's call: take columns of rows of a source.", feast.PushFeaturesRequest, PushAnswer),
     "GET /livez": Route("The process answers.", gives=Ready),
     "GET /readyz": Route(
         "A config is served, and at least one of its endpoints answers; it lists those that do not.", gives=Ready, probes=True

@@ -13,6 +13,7 @@ from tidemill.core.codec import decode, encode
 from tidemill.core.errors import Invalid, NotPermitted, TidemillError, Unavailable
 from tidemill.serving import labels
 from tidemill.serving.config import EndpointOptions, project_of
+from tidemill.serving.feast import routes as feast
 from tidemill.serving.frames import encode_predictions, id_lines
 from tidemill.serving.http import Done, Reply, Request
 from tidemill.serving.invocations.routes import InvocationRoutes, call_of, speaks
@@ -64,6 +65,7 @@ class Routes:
         self._oip = OipRoutes()
         self._invocations = InvocationRoutes()
         self._kserve = kserve.KserveRoutes()
+        self._features = feast.FeastRoutes()
         self._counted: dict[tuple[str, int], Callable[[], None]] = {}
 
     @property
@@ -135,7 +137,10 @@ class Routes:
             return "feedback", self._feedback(request, _text(path[10:]) or None)
         if path.startswith(b"/push/"):
             self._method(request, b"POST")
-            return "push", self._push(request, _text(path[6:]))
+            return "push", self._push(request, _text(path[6:]), request.body)
+        if path in feast.PATHS:
+            self._method(request, b"POST")
+            return "feast", self._feast(request)
         if path in _PROBES:
             self._method(request, b"GET")
             return "probe", self._probe(request, ready=path == b"/readyz")
@@ -298,13 +303,24 @@ class Routes:
         self._metrics.labels.inc(answer.accepted)
         return Reply(200, encode(answer), wait_for=partial(self._held, self._labels))
 
-    def _push(self, request: Request, name: str) -> Reply:
+    def _feast(self, request: Request) -> Reply:
+        """Answer callers of Feast's server."""
+        self._admit(request, writes=request.path == b"/push")  # before telling what there is
+        if request.path == b"/push":
+            pushed = feast.read_push(request.body)
+            rows = [dict(zip(pushed.df, values, strict=True)) for values in zip(*pushed.df.values(), strict=True)]
+            return self._push(request, pushed.push_source_name, encode(PushRequest(rows=rows)))
+        asked, world = self._features.decode(request.body), self._served()
+        world.admit(request.headers, project=self._features.project(asked), writes=False, now=self._now(world))
+        return Reply(200, encode(self._features.answer(world, asked, self._clock.now())))
+
+    def _push(self, request: Request, name: str, body: bytes) -> Reply:
         """Take events of a source into every view over it."""
         world = self._served()
         self._admit(request, writes=True)  # before telling which sources there are
         source = world.source(name)
         world.admit(request.headers, project=source.project, writes=True, now=self._now(world))
-        rows = decode(request.body, PushRequest, what="request").rows
+        rows = decode(body, PushRequest, what="request").rows
         if not rows:
             raise Invalid("request has no rows; expected at least one")
         names = dict.fromkeys(name for row in rows for name in row)

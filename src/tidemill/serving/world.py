@@ -38,15 +38,21 @@ class Source:
     def ready(self) -> bool:
         return not isinstance(self._online, str)
 
+    @property
+    def online(self) -> OnlineStore:
+        """Where the values of its views lie. Raises SourceUnready."""
+        if isinstance(self._online, str):
+            raise SourceUnready(self.name, self._online)
+        return self._online
+
     def push(self, rows: Columns, *, now: datetime) -> dict[str, Pushed]:
         """Store events in every view; return what each made of them, by `VIEW@VERSION`. They are checked by all before any takes one.
 
         Raises Invalid, SourceUnready.
         """
-        if isinstance(self._online, str):
-            raise SourceUnready(self.name, self._online)
+        online = self.online
         pushes = [prepare(plan, rows, now=now) for plan in self.plans]
-        return {push.plan.reference: push.store(self._online) for push in pushes}
+        return {push.plan.reference: push.store(online) for push in pushes}
 
 
 class Trouble(NamedTuple):

@@ -1,0 +1,1 @@
+"""Feast's HTTP calls, for callers that have been asking a Feast server."""
