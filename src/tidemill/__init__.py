@@ -37,6 +37,7 @@ _NAMES: dict[str, str] = {
     "history": "tidemill.features.history:history",
     "history_to": "tidemill.features.history:history_to",
     "init_workspace": "tidemill.govern.workspace:init_workspace",
+    "JoinedSource": "tidemill.features.sources:JoinedSource",
     "local_server": "tidemill.simulate.server:local_server",
     "model_spec": "tidemill.training.bundle:model_spec",
     "OnEvent": "tidemill.automate.rules:OnEvent",

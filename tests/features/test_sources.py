@@ -1,7 +1,7 @@
 """Declared sources: what they hold becomes versions of datasets; what does not fit is said before anything is written."""
 
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from tidemill.catalog.lineage import walk
 from tidemill.core.codec import encode_text
 from tidemill.core.errors import Invalid, Unavailable
-from tidemill.core.settings import expand
+from tidemill.core.settings import with_variables
 from tidemill.core.values import replace
 from tidemill.datasets.versions import DatasetNotFound, add, list_versions, open_table, paths, read_version
 from tidemill.features.applied import apply, plan, refresh
@@ -20,6 +20,7 @@ from tidemill.features.declared import declared_features
 from tidemill.features.history import history
 from tidemill.features.sources import (
     FileSource,
+    JoinedSource,
     PushSource,
     Source,
     SourceNotDeclared,
@@ -29,9 +30,10 @@ from tidemill.features.sources import (
     read_source,
 )
 from tidemill.features.taken import SourceUnreadable, take
-from tidemill.features.views import Feature, FeatureService, FeatureView
+from tidemill.features.views import Aggregation, Feature, FeatureService, FeatureView
 from tidemill.govern.workspace import Workspace
 
+HOUR = timedelta(hours=1)
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 UTC_MICROS = "timestamp[us, tz=UTC]"
 VIEW = FeatureView(
@@ -47,6 +49,11 @@ def home(ws: Workspace) -> Path:
     (ws.home / "in").mkdir()
     pq.write_table(ROWS, ws.home / "in" / "a.parquet")
     return ws.home
+
+
+def aggregated(name: str, source: str, function: Any, column: str, window: timedelta) -> FeatureView:
+    feature = Feature(name=f"{function}_{column}", aggregation=Aggregation(function=function, column=column, window=window))
+    return FeatureView(name=name, entity=("carrier",), source=source, event_timestamp="at", features=(feature,))
 
 
 def actions(made: Any) -> list[tuple[str, str, str, int]]:
@@ -82,11 +89,11 @@ def test_columns_get_names_and_types_as_declared(ws: Workspace, home: Path) -> N
         name="late", files=("in/late.csv",), rename={"who": "carrier"},
         types={"carrier": "string", "landed": "timestamp[us, tz=Europe/Oslo]", "text": UTC_MICROS},
     )  # fmt: skip
-    taken = take(ws, [source])["late"]
+    taken = take(ws, [source], {})["late"]
     assert taken.columns == {"carrier": "string", "landed": "timestamp[us, tz=Europe/Oslo]", "text": UTC_MICROS, "delay": "int64"}
     assert isinstance(taken.content, pa.Table)
     assert taken.content.to_pylist() == [{"carrier": "1", "landed": NOON, "text": NOON, "delay": 3}]
-    assert take(ws, [replace(FILES, types={"at": UTC_MICROS})])["flights"].content == [home / "in" / "a.parquet"]  # nothing to change
+    assert take(ws, [replace(FILES, types={"at": UTC_MICROS})], {})["flights"].content == [home / "in" / "a.parquet"]  # nothing to change
 
 
 @pytest.mark.slow
@@ -103,11 +110,47 @@ def test_a_query_asks_datasets_files_and_other_sources(ws: Workspace, home: Path
     assert edges >= {(f"dataset:{name}@1", "dataset:joined@1", "queried") for name in ("flights", "planes")}
     assert refresh(ws, "joined").version == 1
     with pytest.raises(Invalid, match=r"source 'a' is made of itself \(a asks b asks a"):
-        take(ws, [SqlSource(name="a", query="FROM b"), SqlSource(name="b", query="FROM a")])
+        take(ws, [SqlSource(name="a", query="FROM b"), SqlSource(name="b", query="FROM a")], {})
     with pytest.raises(SourceUnreadable, match="'a' could not be read: DuckDB says: Catalog Error: Table with name nowhere"):
-        take(ws, [SqlSource(name="a", query="SELECT * FROM nowhere")])
+        take(ws, [SqlSource(name="a", query="SELECT * FROM nowhere")], {})
     with pytest.raises(SourceUnreadable, match="DuckDB says: syntax error at or near"):
-        take(ws, [SqlSource(name="a", query="SELECT FROM WHERE")])
+        take(ws, [SqlSource(name="a", query="SELECT FROM WHERE")], {})
+
+
+@pytest.mark.slow
+def test_features_of_features_stand_on_rows_with_features(ws: Workspace, home: Path) -> None:
+    at = [NOON, NOON + HOUR, NOON + 2 * HOUR, None]
+    landed = pa.table({"carrier": ["UA"] * 4, "at": pa.array(at, pa.timestamp("us", tz="UTC")), "delay": [3.0, 5.0, 10.0, 1.0]})
+    pq.write_table(landed, home / "in" / "a.parquet")
+    hourly = aggregated("hourly", "flights", "mean", "delay", HOUR)
+    joined = JoinedSource(name="known", rows="flights", timestamp="at", features=("hourly:mean_delay",))
+    worst = aggregated("worst", "known", "max", "mean_delay", 9 * HOUR)
+    service = FeatureService(name="delay", features=("worst:*",))
+    made = apply(ws, [worst, hourly], [service], sources=[joined, FILES])
+    assert actions(made)[:2] == [("source", "known", "create", 1), ("source", "flights", "create", 1)]
+    assert open_table(ws, "known").select(["delay", "mean_delay"]).to_pylist() == [
+        {"delay": 3.0, "mean_delay": 3.0}, {"delay": 5.0, "mean_delay": 5.0}, {"delay": 10.0, "mean_delay": 10.0},
+    ]  # fmt: skip
+    rows = pa.table({"carrier": ["UA", "UA"], "at": pa.array([NOON + HOUR, NOON + 3 * HOUR], pa.timestamp("us", tz="UTC"))})
+    assert history(ws, rows, "delay", timestamp="at")["max_mean_delay"].to_pylist() == [5.0, 10.0]
+    assert not apply(ws, [worst, hourly], [service], sources=[joined, FILES]).changed
+    pq.write_table(landed.slice(0, 2), home / "in" / "a.parquet")
+    assert refresh(ws, "flights").version == 2
+    assert (refresh(ws, "known").version, read_version(ws, "known").rows) == (2, 2)
+    with ws.catalog.reading() as tx:
+        assert "dataset:flights@2" in {edge.source for edge in walk(tx, ws.project, "dataset:known@2", depth=1)}
+    with pytest.raises(Invalid, match="source 'known' is made of itself"):
+        plan(ws, [replace(hourly, source="known")])
+    with pytest.raises(Invalid, match="source 'known' is made of itself"):
+        apply(ws, [hourly], sources=[replace(joined, rows="known")])
+    with pytest.raises(
+        Invalid, match="source 'known' asks for features that are not there: feature view 'hourly' has no feature 'mean_delay'"
+    ):
+        plan(ws, [replace(hourly, features=(replace(hourly.features[0], name="mean"),))])
+    with pytest.raises(SourceUnreadable, match="there is no time column 'when'; flights has: carrier, at, delay"):
+        plan(ws, [], sources=[replace(joined, timestamp="when")])
+    with pytest.raises(Invalid, match="feature service 'known' names 'hourly'; expected view:feature"):
+        replace(joined, features=("hourly",))
 
 
 @pytest.mark.slow
@@ -123,13 +166,13 @@ def test_a_database_is_asked_and_its_password_never_shown(ws: Workspace, home: P
         {"carrier": "AA", "at": None, "delay": None}, {"carrier": "UA", "at": NOON, "delay": 3.5},
     ]  # fmt: skip
     with pytest.raises(SourceUnreadable, match=r"WAREHOUSE\} says: no such table: nowhere; expected a query"):
-        take(ws, [replace(source, query="SELECT * FROM nowhere")])
+        take(ws, [replace(source, query="SELECT * FROM nowhere")], {})
     with pytest.raises(Invalid, match=r"the variable NOTHING of .* is not set; export NOTHING="):
-        take(ws, [replace(source, database="postgresql://u:${NOTHING}@h/db")])
+        take(ws, [replace(source, database="postgresql://u:${NOTHING}@h/db")], {})
     with pytest.raises(SourceUnreadable, match=r"nonsense://u:\*\*\*@h/db is not understood; expected an SQLAlchemy URL"):
-        take(ws, [replace(source, database="nonsense://u:secret@h/db")])
+        take(ws, [replace(source, database="nonsense://u:secret@h/db")], {})
     with pytest.raises(Unavailable, match=r"wants the library MySQLdb .*, which is not installed"):
-        take(ws, [replace(source, database="mysql://u:secret@h/db")])
+        take(ws, [replace(source, database="mysql://u:secret@h/db")], {})
 
 
 @pytest.mark.slow
@@ -212,7 +255,7 @@ def test_the_file_declares_sources_as_code_does(tmp_path: Path) -> None:
     (tmp_path / "tidemill.toml").write_text(text)
     assert declared_features(tmp_path).sources == (FILES, PushSource(name="wind", columns={"at": UTC_MICROS, "speed": "double"}))
     for old, new, message in (
-        ('"files"', '"file"', r"\[features.sources.flights\] .* is of kind 'file'; expected one of: files, sql, stream, push"),
+        ('"files"', '"file"', r"\[features.sources.flights\] .* is of kind 'file'; expected one of: files, sql, features, stream, push"),
         ("files = ", "file = ", "unknown key 'file'; did you mean 'files'"),
         ('["in/*.parquet"]', "3", r"Expected `array`, got `int` - at `\$.files`"),
     ):
@@ -223,6 +266,6 @@ def test_the_file_declares_sources_as_code_does(tmp_path: Path) -> None:
 
 def test_a_variable_is_quoted_inside_of_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_WORD", "a@b/c")
-    assert expand("postgresql://u:${SECRET_WORD}@h/db") == "postgresql://u:a%40b%2Fc@h/db"
-    assert expand("${SECRET_WORD}") == "a@b/c"
-    assert expand("sqlite:///x") == "sqlite:///x"
+    assert with_variables("postgresql://u:${SECRET_WORD}@h/db") == "postgresql://u:a%40b%2Fc@h/db"
+    assert with_variables("${SECRET_WORD}") == "a@b/c"
+    assert with_variables("sqlite:///x") == "sqlite:///x"

@@ -8,7 +8,7 @@ from tidemill.deploy.skew import SkewReport
 from tidemill.features.applied import FeaturePlan, changes_between
 from tidemill.features.definitions import ViewVersion
 from tidemill.features.feast import FeastImport, Remark
-from tidemill.features.sources import KINDS, DeclaredSource, FileSource, Source, SqlSource, StreamSource
+from tidemill.features.sources import KINDS, DeclaredSource, FileSource, JoinedSource, Source, SqlSource, StreamSource
 from tidemill.features.views import Feature
 
 CHANGE_COLUMNS = ("", "name", "version", "change", "what")
@@ -92,4 +92,6 @@ def _origin(source: Source) -> str:
         return " ".join(source.files)
     if isinstance(source, SqlSource):
         return source.database or "datasets and files"
+    if isinstance(source, JoinedSource):
+        return f"{source.rows} with {' '.join(source.features)}"
     return source.url if isinstance(source, StreamSource) else "POST /push"

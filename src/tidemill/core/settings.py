@@ -172,7 +172,7 @@ def hash_seed() -> str:
     return os.environ.get("PYTHONHASHSEED") or "random"
 
 
-def expand(text: str) -> str:
+def with_variables(text: str) -> str:
     """Return a URL or other text with what the environment holds in place of each ${NAME}: quoted for a URL, unless it is all of the text.
 
     Raises Invalid for a variable that is not set.

@@ -28,16 +28,14 @@ from tidemill.features.incoming import KeyKind
 from tidemill.features.on_demand import on_demand
 from tidemill.features.online import JsonKind
 from tidemill.features.sources import (
-    FileSource,
     PushSource,
     Source,
-    SqlSource,
     StreamSource,
     declared_sources,
     read_source,
     write_source,
 )
-from tidemill.features.taken import Taken, take
+from tidemill.features.taken import Taken, in_order, take
 from tidemill.features.views import FeatureService, FeatureView, check_source
 from tidemill.govern.workspace import Workspace
 
@@ -77,7 +75,9 @@ def plan(
 ) -> FeaturePlan:  # fmt: skip
     """Return what `apply` would do, without doing it. Raises Invalid for a definition that does not fit its source."""
     ws.require("features.read")
-    return FeaturePlan(changes=_planned(ws, views, services, sources, take(ws, _fresh(ws, sources))))
+    _refuse_circles(ws, views, sources)
+    taken = take(ws, _fresh(ws, sources), _views_to_be(ws, views))
+    return FeaturePlan(changes=_planned(ws, views, services, sources, taken))
 
 
 def apply(
@@ -90,9 +90,10 @@ def apply(
     not named stays as it is. Raises Invalid.
     """
     ws.require("features.write")
+    _refuse_circles(ws, views, sources)
     fresh = _fresh(ws, sources)
     if fresh:
-        taken = take(ws, fresh)
+        taken = take(ws, fresh, _views_to_be(ws, views))
         _planned(ws, views, services, sources, taken)  # before a dataset gets rows that nothing fits
         named = {source.name: source for source in fresh}
         for name, content in taken.items():  # what a query asks comes before it
@@ -127,13 +128,12 @@ def refresh(ws: Workspace, name: str, *, reason: str = "") -> DatasetVersion:
     Raises SourceNotDeclared, and Invalid for a source that is not for taking, and for what the views over it do not fit.
     """
     source = read_source(ws, name)
-    if not isinstance(source, FileSource | SqlSource):
+    if isinstance(source, StreamSource | PushSource):
         comes = f"data ingest {name}" if isinstance(source, StreamSource) else f"POST /push/{name}"
         raise Invalid(f"rows of source {name!r} come as they happen ({comes}); there is nothing to refresh")
-    taken = take(ws, [source])
-    with ws.catalog.reading() as tx:
-        standing = [view.definition for view in newest_views(tx, ws.project).values() if view.definition.source == name]
-    _check(ws, standing, taken)
+    views = _views_to_be(ws, ())
+    taken = take(ws, [source], views)
+    _check(ws, [view for view in views.values() if view.source == name], taken)
     _add(ws, source, taken[name], reason=reason)
     return read_version(ws, name)
 
@@ -177,6 +177,21 @@ def _fresh(ws: Workspace, sources: Sequence[Source]) -> list[Source]:
         known = declared_sources(tx, ws.project)
     there = _newest_numbers(ws, sources)
     return [source for source in sources if known.get(source.name) != source or source.name not in there]
+
+
+def _refuse_circles(ws: Workspace, views: Sequence[FeatureView], sources: Sequence[Source]) -> None:
+    """Raise Invalid for a source that is to be made of itself, also through sources and views that stay as they are."""
+    with ws.catalog.reading() as tx:
+        declared = declared_sources(tx, ws.project) | {source.name: source for source in sources}
+    if declared:
+        in_order(list(declared.values()), _views_to_be(ws, views))
+
+
+def _views_to_be(ws: Workspace, views: Sequence[FeatureView]) -> dict[str, FeatureView]:
+    """Return all views by name: those given, and the newest versions of the others."""
+    with ws.catalog.reading() as tx:
+        known = {name: view.definition for name, view in newest_views(tx, ws.project).items()}
+    return known | {view.name: view for view in views}
 
 
 def _newest_numbers(ws: Workspace, sources: Sequence[Source]) -> dict[str, int]:

@@ -117,7 +117,7 @@ def _there(ws: Workspace, found: Translated) -> Translated:
     columns: dict[str, dict[str, str]] = {}
     for source in found.sources:
         with kept.or_left_out("source", source.name):
-            columns[source.name] = take(ws, [source])[source.name].columns
+            columns[source.name] = take(ws, [source], {})[source.name].columns
     for view in found.views:
         with kept.or_left_out("view", view.name):
             if view.source not in columns:

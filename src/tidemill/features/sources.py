@@ -15,6 +15,7 @@ from tidemill.core.ids import check_name
 from tidemill.core.settings import mask
 from tidemill.core.values import Value, field, fields_of, replace
 from tidemill.datasets.versions import list_versions
+from tidemill.features.views import FeatureService
 from tidemill.govern.workspace import Workspace
 
 NAMED_TYPES = ("string", "double", "float", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -76,6 +77,26 @@ class SqlSource(_Named, frozen=True, kw_only=True, tag="sql", tag_field="kind"):
             raise Invalid(f"source {self.name!r} asks nothing; expected a query")
 
 
+class JoinedSource(_Named, frozen=True, kw_only=True, tag="features", tag_field="kind"):
+    """Rows of a dataset with features of views, as they could be known at each row's moment: what features of features are made of.
+
+    rows: the dataset, or another source; a row without a moment is none. timestamp: its column with the moment. features: `view:feature`
+    or `view:*` each, of the newest versions.
+    """
+
+    rows: str
+    timestamp: str
+    features: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.joined()  # which says what is wrong of them
+
+    def joined(self) -> FeatureService:
+        """Return the features as a service names them. Raises Invalid."""
+        return FeatureService(name=self.name, features=self.features)
+
+
 class StreamSource(_Named, frozen=True, kw_only=True, tag="stream", tag_field="kind"):
     """A stream that rows are taken from: redis://HOST/DB/TOPIC, kafka:HOST/TOPIC, local:FOLDER/TOPIC; ${NAME} stands for a variable.
 
@@ -102,8 +123,10 @@ class PushSource(_Named, frozen=True, kw_only=True, tag="push", tag_field="kind"
         check_columns(self.name, self.columns)
 
 
-Source = FileSource | SqlSource | StreamSource | PushSource
-KINDS: Mapping[str, type[Source]] = {"files": FileSource, "sql": SqlSource, "stream": StreamSource, "push": PushSource}
+Source = FileSource | SqlSource | JoinedSource | StreamSource | PushSource
+KINDS: Mapping[str, type[Source]] = {
+    "files": FileSource, "sql": SqlSource, "features": JoinedSource, "stream": StreamSource, "push": PushSource,
+}  # fmt: skip
 
 FEATURE_SOURCES = Table(
     "feature_sources",

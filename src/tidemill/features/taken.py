@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 
 from tidemill.core.codec import decode_any
 from tidemill.core.errors import Invalid, Unavailable
-from tidemill.core.settings import expand, mask
-from tidemill.datasets.versions import list_datasets, paths, read_files, read_version
+from tidemill.core.settings import mask, with_variables
+from tidemill.datasets.versions import list_datasets, open_table, paths, read_files, read_version
 from tidemill.features.keys import is_text
-from tidemill.features.sources import FileSource, Source, SqlSource
+from tidemill.features.sources import FileSource, JoinedSource, Source, SqlSource
+from tidemill.features.timeline import join
+from tidemill.features.views import FeatureView, expand
 from tidemill.govern.workspace import Workspace
 
 FETCH_ROWS = 50_000
@@ -41,16 +43,18 @@ class Taken(NamedTuple):
     origins: tuple[str, ...] = ()
 
 
-def take(ws: Workspace, sources: Sequence[Source]) -> dict[str, Taken]:
-    """Return what sources hold, by name; a query may ask the other ones. Raises Invalid, Unavailable."""
+def take(ws: Workspace, sources: Sequence[Source], views: Mapping[str, FeatureView]) -> dict[str, Taken]:
+    """Return what sources hold, by name; one may be made of others. views: by name, as they are to be. Raises Invalid, Unavailable."""
     found: dict[str, Taken] = {}
-    for source in _in_order(sources):
+    for source in in_order(sources, views):
         if isinstance(source, FileSource):
             found[source.name] = _files(ws, source)
         elif isinstance(source, SqlSource):
             table, origins = _queried(ws, source, found) if source.database is None else (_fetched(source, source.database), ())
             table = _typed(source.name, table, source.types)
             found[source.name] = Taken(table, _columns(table.schema), origins)
+        elif isinstance(source, JoinedSource):
+            found[source.name] = _joined(ws, source, found, views)
         else:
             empty = pa.schema([(name, _arrow(kind)) for name, kind in source.columns.items()]).empty_table()
             found[source.name] = Taken(empty if source.columns else None, _columns(empty.schema))
@@ -64,19 +68,56 @@ def _arrow(kind: str) -> pa.DataType:
     return pa.timestamp(unit, time[2]) if time else pa.type_for_alias(named)
 
 
-def _in_order(sources: Sequence[Source]) -> list[Source]:
-    """Return sources with those that a query asks before it. Raises Invalid for a circle."""
+def in_order(sources: Sequence[Source], views: Mapping[str, FeatureView]) -> list[Source]:
+    """Return sources with those that one is made of before it. Raises Invalid for a circle."""
     named = {source.name: source for source in sources}
     if len(named) < len(sources):
         names = [source.name for source in sources]
         raise Invalid(f"source {next(name for name in names if names.count(name) > 1)!r} is declared twice; expected distinct names")
-    asked = {source.name: _tables(source) if isinstance(source, SqlSource) and source.database is None else () for source in sources}
+    asked = {source.name: _made_of(source, views) for source in sources}
     try:
         order = TopologicalSorter({name: [each for each in asks if each in named] for name, asks in asked.items()}).static_order()
         return [named[name] for name in order]
     except CycleError as error:
         circle = list(reversed(error.args[1]))
         raise Invalid(f"source {circle[0]!r} is made of itself ({' asks '.join(circle)}); expected a query over other sources") from None
+
+
+def _made_of(source: Source, views: Mapping[str, FeatureView]) -> tuple[str, ...]:
+    """Return the datasets that a source is made of. Raises SourceUnreadable, Invalid."""
+    if isinstance(source, SqlSource) and source.database is None:
+        return _tables(source)
+    if isinstance(source, JoinedSource):
+        try:
+            return tuple(dict.fromkeys([source.rows, *(view.source for view, _ in expand(source.joined(), views))]))
+        except Invalid as error:
+            raise Invalid(f"source {source.name!r} asks for features that are not there: {error}") from error
+    return ()
+
+
+def _joined(ws: Workspace, source: JoinedSource, others: Mapping[str, Taken], views: Mapping[str, FeatureView]) -> Taken:
+    """Join features to the rows of a dataset."""
+    wanted = expand(source.joined(), views)
+    joining = list({view.name: view for view, _ in wanted}.values())
+    tables, origins = {}, []
+    for name in _made_of(source, views):
+        if name in others and others[name].content is not None:
+            origins.append(name)
+            tables[name] = _read(others[name].content)
+        else:
+            version = read_version(ws, name)
+            origins.append(f"{version.name}@{version.version}")
+            tables[name] = open_table(ws, version)
+    rows = tables[source.rows]
+    if source.timestamp not in rows.column_names:
+        raise SourceUnreadable(source.name, f"there is no time column {source.timestamp!r}", f"{source.rows} has: {_listed(rows)}")
+    rows = rows.filter(pc.is_valid(rows.column(source.timestamp)))
+    table = join(rows, joining, tables, timestamp=source.timestamp, wanted=[feature.name for _, feature in wanted])
+    return Taken(table, _columns(table.schema), tuple(origins))
+
+
+def _read(content: Any) -> pa.Table:
+    return content if isinstance(content, pa.Table) else read_files(content)
 
 
 def _files(ws: Workspace, source: FileSource) -> Taken:
@@ -142,7 +183,7 @@ def _relation(connection: Any, content: Any) -> Any:
         return content
     if all(path.suffix == ".parquet" for path in content) or not any(path.suffix in (".csv", ".tsv") for path in content):
         return connection.read_parquet([str(path) for path in content])
-    return read_files(content)
+    return _read(content)
 
 
 def _tables(source: SqlSource) -> tuple[str, ...]:
@@ -172,7 +213,7 @@ def _fetched(source: SqlSource, database: str) -> pa.Table:
     from sqlalchemy import create_engine, text
     from sqlalchemy.exc import SQLAlchemyError
 
-    url = expand(database)
+    url = with_variables(database)
     try:
         engine = create_engine(url)
     except ModuleNotFoundError as error:
