@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from tidemill.cli.show import emit, json_option, opened, table, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import emit, json_option, table
 from tidemill.govern import keys as api_keys
 from tidemill.govern.roles import ROLES
 from tidemill.govern.workspace import create_project, grant_role

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from tidemill.cli.show import emit, json_option, opened, table, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import emit, json_option, table
 from tidemill.core.codec import decode, encode_text
 from tidemill.deploy import endpoints, rollouts
 from tidemill.deploy.endpoints import Endpoint, Route

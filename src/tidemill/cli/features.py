@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tidemill.cli.features_text import told_import, told_plan, told_skew, told_sources, told_versions, told_view
-from tidemill.cli.show import MOMENTS, cell, emit, json_option, on_terminal, opened, table, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import MOMENTS, cell, emit, json_option, on_terminal, table
 from tidemill.core.errors import Invalid
 from tidemill.core.settings import FILE_NAME
 from tidemill.core.window import Window

@@ -7,7 +7,8 @@ import click
 
 from tidemill.checks.check import list_checks
 from tidemill.cli.model_text import Glance, compared, glanced, model_rows, remarks, spans, version_rows
-from tidemill.cli.show import emit, json_option, opened, table, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import emit, json_option, table
 from tidemill.core.clock import parse_moment
 from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.signature import ModelSpec

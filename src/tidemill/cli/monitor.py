@@ -5,7 +5,8 @@ from typing import get_args
 
 import click
 
-from tidemill.cli.show import emit, json_option, opened, table, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import emit, json_option, table
 from tidemill.monitor import alerts, monitors
 from tidemill.monitor.alerts import AlertState
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from tidemill.cli.show import emit, json_option, on_terminal, opened, table, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import emit, json_option, on_terminal, table
 from tidemill.server.mlflow.moving.arrival import Arrival, bring
 from tidemill.server.mlflow.moving.departure import Departure, leave
 from tidemill.server.mlflow.moving.origin import open_store

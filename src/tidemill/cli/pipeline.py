@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from tidemill.cli.show import emit, json_option, opened, table, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import emit, json_option, table
 from tidemill.core.errors import Invalid
 from tidemill.pipelines.engine import run_pipeline
 from tidemill.pipelines.project import declared_pipelines, load_pipeline

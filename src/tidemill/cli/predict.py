@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from tidemill.cli.show import MOMENTS, cell, emit, json_option, on_terminal, opened, table, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import MOMENTS, cell, emit, json_option, on_terminal, table
 from tidemill.client.client import connect
 from tidemill.core.codec import decode_any
 from tidemill.core.errors import Invalid, NotFound

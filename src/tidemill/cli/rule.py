@@ -6,7 +6,8 @@ import click
 
 from tidemill.automate import rules
 from tidemill.automate.rules import Action, OnSchedule, RunPipeline, Trigger
-from tidemill.cli.show import emit, json_option, opened, table, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import emit, json_option, table
 
 
 @click.group()

@@ -1,18 +1,13 @@
-"""How commands print: the same value as a table for people or as JSON for programs; and how they open the workspace."""
+"""How commands print: the same value as a table for people or as JSON for programs."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from tidemill.core.codec import encode_text
-from tidemill.core.ids import ActorId
-from tidemill.core.settings import caller_environment, find_home
-from tidemill.govern.actors import OWNER
-from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace, open_workspace
 
 F = TypeVar("F", bound=Callable[..., Any])
 Branch = tuple[str, Sequence["Branch"]]
@@ -23,21 +18,6 @@ MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M
 def json_option(command: F) -> F:
     """Give a command its --json flag."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-
-
-def workspace_options(command: F) -> F:
-    """Give a command --home and --project, which `opened` takes."""
-    command = click.option(
-        "--home", type=click.Path(path_type=Path, file_okay=False), help="Workspace folder. Default: the one you are in."
-    )(command)
-    return click.option("--project", default=None, help="Project. Default: TIDEMILL_PROJECT, else 'default'.")(command)
-
-
-def opened(home: Path | None, project: str | None, *, actor: ActorId = OWNER) -> Workspace:
-    """Open the workspace that a command's options name; it is closed when the command has ended."""
-    found = open_workspace(home or find_home(), actor=actor, project=project or caller_environment().get("project", DEFAULT_PROJECT))
-    click.get_current_context().call_on_close(found.close)
-    return found
 
 
 def emit(value: Any, *, as_json: bool, text: Callable[[], str]) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from tidemill.automate.disk import disk_use
+from tidemill.cli.opening import opened, workspace_options
 from tidemill.cli.run_text import disk_text
-from tidemill.cli.show import emit, json_option, opened, table, workspace_options
+from tidemill.cli.show import emit, json_option, table
 from tidemill.core.settings import HELP, Origin, shown
 from tidemill.core.values import Json, Value
 from tidemill.datasets.versions import list_datasets

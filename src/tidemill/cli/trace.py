@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from tidemill.cli.show import Branch, cell, emit, json_option, opened, tree, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import Branch, cell, emit, json_option, tree
 from tidemill.deploy.trace import Trace
 from tidemill.deploy.trace import trace as follow
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from tidemill.automate.upkeep import collect
+from tidemill.cli.opening import opened, workspace_options
 from tidemill.cli.run_text import trash_rows, upkept_text
-from tidemill.cli.show import emit, json_option, opened, workspace_options
+from tidemill.cli.show import emit, json_option
 from tidemill.tracking.trash import list_trash
 
 

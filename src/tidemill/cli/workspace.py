@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from tidemill.checks.check import CheckResult, Evidence, Verdict, overall
-from tidemill.cli.show import emit, json_option, opened, workspace_options
+from tidemill.cli.opening import opened, workspace_options
+from tidemill.cli.show import emit, json_option
 from tidemill.govern.audit import verify_audit
 from tidemill.govern.workspace import Workspace, init_workspace
 from tidemill.server.supervisor import read_running
