@@ -120,7 +120,7 @@ def test_what_cannot_be_said_here_is_left_out(tmp_path: Path) -> None:
         return translate(decode(json.dumps(dump), Registry), tmp_path).left_out
 
     assert told() == []
-    assert "it lies at s3://b/s.parquet; copy its files here" in told(source={"fileOptions": {"uri": "s3://b/s.parquet"}})[0].reason
+    assert "it lies at hdfs://b/s.parquet; copy its files here" in told(source={"fileOptions": {"uri": "hdfs://b/s.parquet"}})[0].reason
     delta = {"uri": "s", "fileFormat": {"deltaFormat": {}}}
     assert told(source={"fileOptions": delta})[0].reason == "its files are of deltaFormat; only Parquet comes over"
     assert "names no timestamp field" in told(source={"timestampField": ""})[0].reason

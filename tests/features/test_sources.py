@@ -4,10 +4,12 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from obstore.store import from_url
 
 from tidemill.catalog.lineage import walk
 from tidemill.core.codec import encode_text
@@ -27,6 +29,7 @@ from tidemill.features.sources import (
     SqlSource,
     StreamSource,
     list_sources,
+    masked,
     read_source,
 )
 from tidemill.features.taken import SourceUnreadable, take
@@ -80,6 +83,26 @@ def test_files_become_versions_of_a_dataset_that_views_stand_on(ws: Workspace, h
     assert (told.declaration, told.dataset, told.rows) == (FILES, "flights@2", 3)
     found = history(ws, pa.table({"carrier": ["AA"], "at": pa.array([NOON], pa.timestamp("us", tz="UTC"))}), "delay", timestamp="at")
     assert found["delay"].to_pylist() == [4.0]
+
+
+@pytest.mark.slow
+def test_files_of_a_bucket_are_fetched(ws: Workspace, s3_url: str, tmp_path: Path) -> None:
+    place, _, query = s3_url.partition("?")
+    bucket = from_url(place.removesuffix("/store"), config=dict(parse_qsl(query)), client_options={"allow_http": True})
+    for name, rows in (("landed/b.parquet", ROWS.slice(1)), ("landed/a.parquet", ROWS.slice(0, 1)), ("landed/deep/c.parquet", ROWS)):
+        pq.write_table(rows, tmp_path / "part.parquet")
+        bucket.put(name, tmp_path / "part.parquet")
+    source = FileSource(name="flights", files=(f"{place.removesuffix('/store')}/landed/*.parquet?{query}",))
+    taken = take(ws, [source], {})["flights"]
+    assert isinstance(taken.content, pa.Table)
+    assert taken.content.equals(ROWS)
+    assert "secret_access_key=***" in repr(source)
+    assert "secret_access_key=***" in str(getattr(masked(source), "files", ""))
+    with pytest.raises(SourceUnreadable, match=r"there is no object s3://.*/landed/\*.csv.*; check the URL"):
+        take(ws, [replace(source, files=(source.files[0].replace("parquet?", "csv?"),))], {})
+    with pytest.raises(SourceUnreadable, match="could not be fetched: "):
+        take(ws, [replace(source, files=(source.files[0].replace("s3://tide-", "s3://ebb-"),))], {})
+    assert not list(ws.state.glob(".taken-*"))
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from tidemill.core.errors import Invalid
 from tidemill.core.values import Value, replace
 from tidemill.features.applied import FeaturePlan, apply, plan
 from tidemill.features.feast_registry import FeastDataSource, FeastService, FeastView, Registry, read_registry
+from tidemill.features.fetched import SCHEMES
 from tidemill.features.sources import FileSource
 from tidemill.features.taken import take
 from tidemill.features.views import Feature, FeatureKind, FeatureService, FeatureView, check_source, expand
@@ -147,19 +148,26 @@ def _file_source(source: FeastDataSource, base: Path) -> FileSource:
         advice = "kind sql" if source.type in DATABASES else "kind files, sql, stream or push"
         raise Invalid(f"it is of type {source.type}; declare it with {advice}, and the views over it")
     uri = source.file_options.uri.removeprefix("file://")
-    if "://" in uri:
+    if "://" in uri and not uri.startswith(SCHEMES):
         raise Invalid(f"it lies at {uri}; copy its files here, and declare a source of kind files")
     if strange := sorted(set(source.file_options.file_format) - {"parquetFormat"}):
         raise Invalid(f"its files are of {strange[0]}; only Parquet comes over")
     if not source.timestamp_field:
         raise Invalid("it names no timestamp field; views here need to know when something happened")
-    path = base / uri
+    path = None if "://" in uri else base / uri
     rename = source.field_mapping
     times = [rename.get(name, name) for name in (source.timestamp_field, source.created_timestamp_column) if name]
     return FileSource(
-        name=source.name, files=(f"{path}/**/*.parquet" if path.is_dir() else str(path.resolve()),), rename=rename,
+        name=source.name, files=(_place(uri, path),), rename=rename,
         types=dict.fromkeys(times, UTC_MICROS), description=source.description, owner=source.owner, tags=_tags(source.tags),
     )  # fmt: skip
+
+
+def _place(uri: str, path: Path | None) -> str:
+    """Return where files lie: a folder holds Parquet files, a path below a bucket too unless it names one."""
+    if path is None:
+        return uri if uri.endswith(".parquet") else f"{uri.rstrip('/')}/*.parquet"
+    return f"{path.resolve()}/**/*.parquet" if path.is_dir() else str(path.resolve())
 
 
 def _view(

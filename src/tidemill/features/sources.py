@@ -6,6 +6,7 @@ Views read dataset versions, whatever they came from; a dataset that somebody ad
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, Table, insert, select, update
 
@@ -20,7 +21,7 @@ from tidemill.govern.workspace import Workspace
 
 NAMED_TYPES = ("string", "double", "float", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _TIME = re.compile(r"timestamp\[(s|ms|us|ns), tz=([\w/+:-]+)\]")
-_SECRET = ("url", "database")
+_SECRET = ("url", "database", "files")
 
 
 class _Named(Value, frozen=True, kw_only=True):
@@ -36,13 +37,14 @@ class _Named(Value, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         told = {name: getattr(self, name) for name in fields_of(type(self))}
-        words = ", ".join(f"{name}={mask(value) if isinstance(value, str) else value!r}" for name, value in told.items() if value)
+        words = ", ".join(f"{name}={_masked(value)!r}" for name, value in told.items() if value)
         return f"{type(self).__name__}({words})"
 
 
 class FileSource(_Named, frozen=True, kw_only=True, tag="files", tag_field="kind"):
-    """Parquet, CSV or TSV files: paths and globs, from the workspace's folder on. Parquet files are kept as they are, byte for byte.
+    """Parquet, CSV or TSV files: paths and globs from the workspace's folder on, or of a bucket (s3://, gs://, az://; `fetched` says more).
 
+    Parquet files of a disk are kept as they are, byte for byte.
     rename: new names of columns by those in the files. types: Arrow types that columns (by their new names) are to have, as in
     {"landed_at": "timestamp[us, tz=UTC]"}, which gives times and text without a zone that one. Where either changes something, the files
     are written anew.
@@ -173,7 +175,14 @@ def check_columns(name: str, columns: Mapping[str, str]) -> None:
 
 def masked(source: Source) -> Source:
     """Return a source for people to see: without passwords."""
-    return replace(source, **{name: mask(url) for name in _SECRET if (url := getattr(source, name, None)) is not None})
+    return replace(source, **{name: _masked(value) for name in _SECRET if (value := getattr(source, name, None)) is not None})
+
+
+def _masked(value: Any) -> Any:
+    """Return text, or each of several, with the secrets of URLs masked; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(_masked, value))
+    return mask(value) if isinstance(value, str) else value
 
 
 def declared_sources(tx: Connection, project: str) -> dict[str, Source]:

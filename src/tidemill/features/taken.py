@@ -1,6 +1,7 @@
 """What declared sources hold right now: files, the answer of a query, or as yet no rows of known columns. Says nothing of versions."""
 
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -14,6 +15,7 @@ from tidemill.core.codec import decode_any
 from tidemill.core.errors import Invalid, Unavailable
 from tidemill.core.settings import mask, with_variables
 from tidemill.datasets.versions import list_datasets, open_table, paths, read_files, read_version
+from tidemill.features.fetched import SCHEMES, fetch
 from tidemill.features.keys import is_text
 from tidemill.features.sources import FileSource, JoinedSource, Source, SqlSource
 from tidemill.features.timeline import join
@@ -121,15 +123,16 @@ def _read(content: Any) -> pa.Table:
 
 
 def _files(ws: Workspace, source: FileSource) -> Taken:
-    files = [file for pattern in source.files for file in _matching(ws, source, pattern)]
-    try:
-        found = _schema(files) if all(file.suffix == ".parquet" for file in files) else read_files(files).schema
-        as_they_are = all(name in found.names and found.field(name).type == _arrow(kind) for name, kind in source.types.items())
-        if as_they_are and not source.rename:
-            return Taken(files, _columns(found))
-        table = read_files(files)
-    except (pa.ArrowInvalid, Invalid) as error:
-        raise SourceUnreadable(source.name, str(error), "expected Parquet, CSV or TSV files of the same columns") from error
+    with tempfile.TemporaryDirectory(prefix=".taken-", dir=ws.state) as folder:
+        files = [file for number, pattern in enumerate(source.files) for file in _matching(ws, source, pattern, Path(folder) / str(number))]
+        try:
+            found = _schema(files) if all(file.suffix == ".parquet" for file in files) else read_files(files).schema
+            as_they_are = all(name in found.names and found.field(name).type == _arrow(kind) for name, kind in source.types.items())
+            if as_they_are and not source.rename and not any(file.is_relative_to(folder) for file in files):
+                return Taken(files, _columns(found))
+            table = read_files(files)
+        except (pa.ArrowInvalid, Invalid) as error:
+            raise SourceUnreadable(source.name, str(error), "expected Parquet, CSV or TSV files of the same columns") from error
     absent = [name for name in source.rename if name not in table.column_names]
     if absent:
         raise SourceUnreadable(source.name, f"there is no column {', '.join(absent)} to rename", f"there are: {_listed(table)}")
@@ -146,8 +149,14 @@ def _schema(files: Sequence[Path]) -> pa.Schema:
     return first
 
 
-def _matching(ws: Workspace, source: FileSource, pattern: str) -> list[Path]:
-    """Return the files that a path or glob names, in order. Raises SourceUnreadable."""
+def _matching(ws: Workspace, source: FileSource, pattern: str, folder: Path) -> list[Path]:
+    """Return the files that a path, glob or URL names, in order; those of a bucket are fetched into a folder. Raises SourceUnreadable."""
+    if pattern.startswith(SCHEMES):
+        folder.mkdir()
+        try:
+            return fetch(pattern, folder)
+        except Invalid as error:
+            raise SourceUnreadable(source.name, str(error), "check the URL, and what the environment says of the bucket") from error
     path = ws.home / pattern
     anchor = Path(path.anchor)
     found = [path] if path.is_file() else sorted(each for each in anchor.glob(str(path.relative_to(anchor))) if each.is_file())
