@@ -1,5 +1,5 @@
-"""A feature repository made by Feast itself, in an environment of its own: `python feast_peer.py FOLDER` prints its registry, and what its
-server answers, as JSON.
+"""A feature repository made by Feast itself, in an environment of its own. `python feast_peer.py FOLDER` writes its registry, and what its
+server answers, to made.json in the folder; `python feast_peer.py FOLDER URL` what Feast's own client is answered by the server at URL.
 """
 
 import json
@@ -147,14 +147,24 @@ def answers(store: FeatureStore) -> list[dict[str, object]]:
     return told
 
 
-if __name__ == "__main__":
-    place = Path(sys.argv[1])
+def store(place: Path, online: dict[str, object]) -> FeatureStore:
     write_files(place)
     config = RepoConfig(
-        project="ride", registry=str(place / "registry.db"), provider="local", offline_store={"type": "file"},
-        online_store={"type": "sqlite", "path": str(place / "online.db")}, entity_key_serialization_version=3,
+        project="ride", registry=str(place / "registry.db"), provider="local", offline_store={"type": "file"}, online_store=online,
+        entity_key_serialization_version=3,
     )  # fmt: skip
     made = FeatureStore(config=config)
     define(made, place)
-    out = {"registry": made.registry.to_dict(project="ride"), "calls": answers(made)}
-    (place / "made.json").write_text(json.dumps(out, indent=1, sort_keys=True))
+    return made
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    if sys.argv[2:]:
+        asking = store(folder, {"type": "remote", "path": sys.argv[2]})
+        told = asking.get_online_features(features=FEATURES, entity_rows=[{"driver_id": driver} for driver in (1001, 1002, 1003, 9)])
+        (folder / "made.json").write_text(json.dumps(told.to_dict()))
+    else:
+        made = store(folder, {"type": "sqlite", "path": str(folder / "online.db")})
+        out = {"registry": made.registry.to_dict(project="ride"), "calls": answers(made)}
+        (folder / "made.json").write_text(json.dumps(out, indent=1, sort_keys=True))

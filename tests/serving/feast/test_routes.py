@@ -1,6 +1,7 @@
 """Feast's calls, by plain HTTP, spoken to a real worker; the answers are those of Feast's own server, recorded by `feast_peer.py`."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.features.test_feast import PEER
 from tests.serving.plant import Caller, Plant, landed_view
 from tidemill.core.values import replace
 from tidemill.features.on_demand import on_demand
@@ -16,7 +18,8 @@ from tidemill.features.views import Feature, FeatureService, FeatureView
 
 pytestmark = pytest.mark.slow
 
-CALLS = json.loads((Path(__file__).parents[2] / "features" / "feast" / "calls.json").read_text())
+FIXTURES = Path(__file__).parents[2] / "features"
+CALLS = json.loads((FIXTURES / "feast" / "calls.json").read_text())
 LOOK_UP = "/get-online-features"
 AT = "2024-01-01T{:02}:00:00Z"
 STATS = FeatureView(
@@ -166,3 +169,14 @@ def test_a_push_that_does_not_fit_is_refused(caller: Caller, body: Any, says: st
     answer = caller.post("/push", body)
     assert answer.status in (400, 404), answer.body
     assert says in answer.json()["detail"]
+
+
+@pytest.mark.skipif(not PEER.exists(), reason="Feast is not installed; make its environment as benchmarks/README.md says")
+def test_feasts_own_client_understands_the_answers(caller: Caller, tmp_path: Path) -> None:
+    command = [str(PEER), str(FIXTURES / "feast_peer.py"), str(tmp_path), f"http://127.0.0.1:{caller.port}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "made.json").read_text()) == {
+        "driver_id": [1001, 1002, 1003, 9], "conv_rate": [0.75, 0.25, None, None], "trips": [12, 3, 4, None],
+        "city": ["Oslo", None, "Rome", None], "active": [True, False, False, None],
+    }  # fmt: skip
