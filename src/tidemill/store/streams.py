@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from tidemill.core.codec import encode
 from tidemill.core.errors import Invalid, Unavailable
 from tidemill.core.settings import mask
 from tidemill.core.values import Value
@@ -28,6 +29,20 @@ class Outcome(Value, frozen=True, kw_only=True):
     refused: bool = False
 
 
+class Refusal(Value, frozen=True, kw_only=True):
+    """What stands in SOURCE.refused: why, and the message as it came, as text."""
+
+    reason: str
+    message: str
+    data: str
+
+
+def refused(message: Message, reason: str) -> Outcome:
+    """Return that nothing could be made of a message, and why."""
+    told = Refusal(reason=reason, message=message.id, data=message.data.decode("utf-8", errors="replace"))
+    return Outcome(message=message, key=message.key or message.id, data=encode(told), refused=True)
+
+
 class Flow(Protocol):
     """One consumer of a group that takes messages from one topic and answers into another. The law for every implementation:
 
@@ -36,6 +51,7 @@ class Flow(Protocol):
     - read returns messages that nobody in the group has settled, those first that a dead consumer had; until they are settled, they
       come again to some consumer. It waits for the first one up to wait_s, and returns [] then.
     - What was read is settled as a whole and in that order, before more is read.
+    - A flow without a target answers nothing: what was answered is taken off, no more.
     - settle is atomic: the messages are taken off for the group, answers stand in the target, refusals in SOURCE.refused, or nothing
       of it; a message that was settled already, by whomever, changes nothing. Of outcomes with one key that are not refused, only the
       first ever stands in the target, whatever the consumer or the group.

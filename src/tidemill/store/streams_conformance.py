@@ -114,6 +114,15 @@ class StreamConformance:
         assert flow.settle(_answers(_read(flow, 1))) == 1
         flow.close()
 
+    def test_without_a_target_messages_are_taken_off_and_bad_ones_put_aside(self, source: str) -> None:
+        _put(source, "a", "b", "a")
+        flow = _open(source, None)
+        messages = sorted(_read(flow, 3), key=lambda message: message.key)
+        assert flow.settle([*_answers(messages[:2]), _refused(messages[2])]) == 0
+        assert flow.read(3, wait_s=SHORT_S) == []
+        flow.close()
+        assert _found(source + REFUSED) == [("b", b"no")]
+
     def test_groups_take_everything_each(self, source: str, target: str) -> None:
         _put(source, "a")
         for group in ("one", "two"):
@@ -162,7 +171,7 @@ class StreamConformance:
             open_topic("carrier-pigeon:roof/in")
 
 
-def _open(source: str, target: str, *, group: str = "group") -> Flow:
+def _open(source: str, target: str | None, *, group: str = "group") -> Flow:
     return open_flow(source, target, group=group, idle_s=IDLE_S)
 
 

@@ -1,6 +1,6 @@
 """Streams of Kafka: one transaction takes messages off and writes their answers. Keys answered before are read out of the target.
 
-One consumer writes to a target: its transactional id is the target's, so that a newer consumer fences an older one off.
+One consumer writes to a target, or of a group reads without one: its transactional id says so, and a newer one fences an older one off.
 """
 
 import time
@@ -99,13 +99,14 @@ class _Place:
 class KafkaFlow:
     """The one consumer that answers into a target. It reads all partitions of the source."""
 
-    def __init__(self, place: str, source: str, target: str, *, group: str) -> None:
+    def __init__(self, place: str, source: str, target: str | None, *, group: str) -> None:
         self._at, self._source, self._target = _Place(place), source, target
-        self._producer = self._at.producer(f"tidemill-{target}")
+        self._producer = self._at.producer(f"tidemill-{target}" if target is not None else f"tidemill-{source}-{group}")
         with self._at.asking():
             self._producer.init_transactions(TIMEOUT_S)  # ends what an older consumer had under way, before its answers are looked at
         self._answered: set[bytes] = set()
-        self._at.read_all(target, lambda message: self._answered.add(_mark(_text(message.key()))))
+        if target is not None:
+            self._at.read_all(target, lambda message: self._answered.add(_mark(_text(message.key()))))
         self._consumer = self._at.consumer(group)
         self._settled: dict[int, int] = {}
         self._read: dict[int, int] = {}  # the place behind what was read, by partition
@@ -172,7 +173,7 @@ class KafkaFlow:
     def _write(self, outcome: Outcome, fresh: set[bytes]) -> None:
         if outcome.refused:
             self._producer.produce(self._source + REFUSED, key=outcome.key, value=outcome.data)
-        elif (mark := _mark(outcome.key)) not in self._answered and mark not in fresh:
+        elif self._target is not None and (mark := _mark(outcome.key)) not in self._answered and mark not in fresh:
             fresh.add(mark)
             self._producer.produce(self._target, key=outcome.key, value=outcome.data)
 
@@ -215,7 +216,7 @@ def _mark(key: str) -> bytes:
     return bytes.fromhex(digest_bytes(key.encode())[: 2 * DIGITS])
 
 
-def open_flow(place: str, source: str, target: str, *, group: str, idle_s: float) -> KafkaFlow:
+def open_flow(place: str, source: str, target: str | None, *, group: str, idle_s: float) -> KafkaFlow:
     """Open `kafka://BROKER[,BROKER…]`. idle_s has no meaning: a newer consumer takes over at once."""
     return KafkaFlow(place, source, target, group=group)
 

@@ -65,7 +65,7 @@ class _Log:
 class LocalFlow:
     """One consumer a group: it holds a lock, which is gone with its process."""
 
-    def __init__(self, folder: Path, source: str, target: str, *, group: str) -> None:
+    def __init__(self, folder: Path, source: str, target: str | None, *, group: str) -> None:
         self._log, self._source, self._target, self._group = _Log(folder), source, target, group
         self._lock = os.open(folder / f"{source}~{group}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -95,9 +95,13 @@ class LocalFlow:
                     continue
                 if outcome.refused:
                     refused.append((outcome.key, outcome.data))
-                elif tx.execute("INSERT OR IGNORE INTO answered VALUES (?, ?)", [self._target, outcome.key]).rowcount:
+                elif (
+                    self._target is not None
+                    and tx.execute("INSERT OR IGNORE INTO answered VALUES (?, ?)", [self._target, outcome.key]).rowcount
+                ):
                     fresh.append((outcome.key, outcome.data))
-            self._log.put(self._target, fresh)
+            if self._target is not None:
+                self._log.put(self._target, fresh)
             self._log.put(self._source + REFUSED, refused)
             reached = max((int(outcome.message.id) for outcome in outcomes), default=place)
             row = [self._source, self._group, max(place, reached)]
@@ -136,7 +140,7 @@ class LocalTopic:
         self._log.connection.close()
 
 
-def open_flow(place: str, source: str, target: str, *, group: str, idle_s: float) -> LocalFlow:
+def open_flow(place: str, source: str, target: str | None, *, group: str, idle_s: float) -> LocalFlow:
     """Open `file:FOLDER`. idle_s has no meaning: a dead consumer is known to be dead."""
     return LocalFlow(_folder(place), source, target, group=group)
 

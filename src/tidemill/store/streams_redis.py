@@ -25,7 +25,7 @@ for place = 3, #ARGV, 4 do
   if redis.call('XACK', source, group, id) == 1 then
     if kind == 'refused' then
       redis.call('XADD', refused, '*', 'key', key, 'data', data)
-    elseif redis.call('ZADD', answered, 'NX', now, key) == 1 then
+    elseif kind == 'answer' and redis.call('ZADD', answered, 'NX', now, key) == 1 then
       redis.call('XADD', target, '*', 'key', key, 'data', data)
       fresh = fresh + 1
     end
@@ -62,7 +62,7 @@ class _Place:
 class RedisFlow:
     """A consumer of a group. One that falls silent for idle_s loses what it has read to the others."""
 
-    def __init__(self, url: str, source: str, target: str, *, group: str, idle_s: float) -> None:
+    def __init__(self, url: str, source: str, target: str | None, *, group: str, idle_s: float) -> None:
         self._at, self._source, self._target, self._group = _Place(url), source, target, group
         self._idle_ms = int(idle_s * 1000)
         self._me = f"{socket.gethostname()}-{os.getpid()}-{new_id()[-8:]}"
@@ -81,10 +81,11 @@ class RedisFlow:
         return [_message(place, fields) for place, fields in entries]
 
     def settle(self, outcomes: Sequence[Outcome]) -> int:
-        names = [self._source, self._target, self._source + REFUSED, f"{self._target}.answered"]
+        target, done = (self._target, "answer") if self._target is not None else (self._source, "taken")
+        names = [self._source, target, self._source + REFUSED, f"{target}.answered"]
         words: list[str | bytes | int] = [self._group, REMEMBERED_S]
         for outcome in outcomes:
-            words += [outcome.message.id, "refused" if outcome.refused else "answer", outcome.key, outcome.data]
+            words += [outcome.message.id, "refused" if outcome.refused else done, outcome.key, outcome.data]
         with self._at.asking():
             return int(self._settle(keys=names, args=words))
 
@@ -137,7 +138,7 @@ def _message(place: bytes, fields: dict[bytes, bytes]) -> Message:
     )
 
 
-def open_flow(place: str, source: str, target: str, *, group: str, idle_s: float) -> RedisFlow:
+def open_flow(place: str, source: str, target: str | None, *, group: str, idle_s: float) -> RedisFlow:
     """Open `redis://[USER:PASSWORD@]HOST:PORT/DB`, or `rediss://…` for TLS."""
     return RedisFlow(place, source, target, group=group, idle_s=idle_s)
 

@@ -45,16 +45,17 @@ def open_online(url: str, *, base: Path = Path()) -> OnlineStore:
     return store
 
 
-def open_flow(source: str, target: str, *, group: str, idle_s: float = 30.0) -> Flow:
+def open_flow(source: str, target: str | None, *, group: str, idle_s: float = 30.0) -> Flow:
     """Open a consumer of a group from one topic to another of the same place: `file:FOLDER/TOPIC`,
-    `redis://HOST:PORT/DB/TOPIC` or `kafka://BROKER/TOPIC`.
+    `redis://HOST:PORT/DB/TOPIC` or `kafka://BROKER/TOPIC`. target: None for one that answers nothing.
 
     idle_s: the silence after which a consumer counts as dead, where its death cannot be seen. Raises Invalid, Conflict, Unavailable.
     """
-    (place, topic), (there, answers) = split_url(source), split_url(target)
+    place, topic = split_url(source)
+    there, answers = split_url(target) if target is not None else (place, None)
     if place != there:
         raise Invalid(
-            f"streams {mask(source)!r} and {mask(target)!r} lie in different places; expected both in one, "
+            f"streams {mask(source)!r} and {mask(str(target))!r} lie in different places; expected both in one, "
             f"which alone can take a message off and write its answer in one step"
         )
     if topic == answers:

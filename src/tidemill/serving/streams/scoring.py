@@ -25,7 +25,7 @@ from tidemill.serving.runtimes.runtime import ModelFailed
 from tidemill.serving.subject import BUNDLES, find_endpoint, of_model
 from tidemill.serving.trace import trace_id_of
 from tidemill.serving.world import Builder
-from tidemill.store.streams import Flow, Message, Outcome, split_url
+from tidemill.store.streams import Flow, Message, Outcome, refused, split_url
 from tidemill.store.table import open_flow
 
 READ_MOST = 256
@@ -82,14 +82,6 @@ class StreamAnswer(Value, frozen=True, kw_only=True, omit_defaults=True):
     version: int
     trace: str
     outputs: dict[str, Any] | None = None
-
-
-class Refusal(Value, frozen=True, kw_only=True):
-    """What stands in SOURCE.refused: why, and the message as it came, as text."""
-
-    reason: str
-    message: str
-    data: str
 
 
 class _Asked(Value, frozen=True, kw_only=True):
@@ -166,10 +158,10 @@ class Answerer:
             try:
                 asked.append(self._asked(message))
             except Invalid as error:
-                found[message.id] = _refused(message, str(error))
+                found[message.id] = refused(message, str(error))
         for each, answered in self._predicted(asked, began):
             found[each.message.id] = (
-                self._outcome(each, answered) if isinstance(answered, Answered) else _refused(each.message, str(answered))
+                self._outcome(each, answered) if isinstance(answered, Answered) else refused(each.message, str(answered))
             )
         self._endpoint.journal.predictions.flush()
         return [found[message.id] for message in messages]
@@ -238,12 +230,12 @@ def _answer_all(
             continue
         outcomes = answerer.outcomes(messages)
         fresh = flow.settle(outcomes)
-        refused = sum(outcome.refused for outcome in outcomes)
-        again = len(messages) - fresh - refused
-        counters.saw(answered=fresh, again=again, refused=refused)
+        put_aside = sum(outcome.refused for outcome in outcomes)
+        again = len(messages) - fresh - put_aside
+        counters.saw(answered=fresh, again=again, refused=put_aside)
         last = elapsed()
         counts = StreamCounts(
-            read=counts.read + len(messages), answered=counts.answered + fresh, refused=counts.refused + refused,
+            read=counts.read + len(messages), answered=counts.answered + fresh, refused=counts.refused + put_aside,
             again=counts.again + again, seconds=last - began,
         )  # fmt: skip
         watch(counts)
@@ -253,11 +245,6 @@ def _answer_all(
 
 def _ask(rows: Rows, began: float, trace: str) -> Ask:
     return Ask(rows, began, trace, lambda: False, lambda _: None)
-
-
-def _refused(message: Message, reason: str) -> Outcome:
-    told = Refusal(reason=reason, message=message.id, data=message.data.decode("utf-8", errors="replace"))
-    return Outcome(message=message, key=message.key or message.id, data=encode(told), refused=True)
 
 
 def _config(ws: Workspace, request: StreamRequest) -> EndpointConfig:
