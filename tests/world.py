@@ -18,7 +18,7 @@ from tidemill.core.ids import ActorId, Digest
 from tidemill.core.settings import STATE_NAME
 from tidemill.core.signature import SPEC_FILE, Column, ModelSpec, Signature
 from tidemill.govern.actors import Actor, read_actor
-from tidemill.govern.workspace import Workspace, grant_role, init_workspace
+from tidemill.govern.workspace import Workspace, grant_role, init_workspace, open_workspace
 from tidemill.registry.versions import ModelVersion, register
 from tidemill.store.trees import put_tree
 
@@ -38,6 +38,15 @@ def init(home: Path, **settings: Any) -> Workspace:
 def workspace(home: Path, **settings: Any) -> Iterator[Workspace]:
     """Open a fresh workspace whose clock stands at START and moves when told: `tick(ws, hours=1)`."""
     made = init(home, **settings)
+    made.clock = ManualClock(START)
+    yield made
+    made.close()
+
+
+@contextmanager
+def reopened(home: Path) -> Iterator[Workspace]:
+    """Open a workspace that is there, its clock at START again."""
+    made = open_workspace(home)
     made.clock = ManualClock(START)
     yield made
     made.close()

@@ -76,8 +76,8 @@ SHOWN = {
 }
 # What changes something, or needs an id: tested by themselves.
 APART = {
-    "init", "up", "demo", "data add", "features apply", "features rollback", "features materialize", "features refresh",
-    "features import-feast", "features history",
+    "init", "up", "demo", "data add", "data ingest", "features apply", "features rollback", "features materialize",
+    "features refresh", "features import-feast", "features history",
     "pipeline run", "run show", "run compare", "run export",
     "run rm", "run restore", "run keep", "run sync", "run watch", "gc", "model alias",
     "model tag", "model comment", "model describe", "model rename", "model rm", "model restore", "model move", "model lock", "model unlock",
@@ -123,6 +123,8 @@ def test_an_empty_workspace_has_little_to_show(say: Say, fresh: Path, line: str)
     ("line", "says"),
     [
         ("data show nothing", "there is no dataset 'nothing'"),
+        ("data ingest events --from nothing", "there is no folder nothing to watch"),
+        ("data ingest events --from file:x/in", "nothing is known that tells the rows of dataset 'events' apart"),
         ("features show nothing", "there is no feature view 'nothing'"),
         ("features usage nothing", "there is no feature view 'nothing'"),
         ("features rollback nothing@1", "there is no feature service 'nothing@1'"),

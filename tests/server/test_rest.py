@@ -8,6 +8,7 @@ from pyarrow import parquet
 
 from tests import world
 from tidemill.client.client import Client
+from tidemill.core.codec import decode_any
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.govern.workspace import Workspace
 from tidemill.registry.cards import attach_card
@@ -54,6 +55,39 @@ def test_what_is_not_a_table_is_refused_and_nothing_stays_behind(client: Client,
         client.datasets.append("flights", pa.table({"x": [1]}))
     assert client.datasets.list()[0]["name"] == "flights"
     assert not list((ws.state / "tmp").iterdir())
+
+
+def test_rows_arrive_once_by_key_or_by_what_the_caller_calls_them(client: Client, transport: InProcessTransport) -> None:
+    rows = [{"id": 1, "x": 0.5}, {"id": 2, "x": 1}]
+    first = client.datasets.append("events", rows, once="a")
+    assert (first["new"], first["duplicates"], first["set_aside"]) == (2, 0, 0)
+    assert client.datasets.append("events", rows, once="a") == first
+    assert client.datasets.append("events", rows)["version"]["rows"] == 4
+    assert client.datasets.key("events") is None
+    assert client.datasets.set_key("other", ["id"], reason="they come twice")["columns"] == ["id"]
+    assert client.datasets.append("other", [*rows, rows[0]])["duplicates"] == 1
+    assert client.datasets.append("other", pa.table({"id": [2, 3], "x": [1.0, 2.0]}))["new"] == 1
+    with pytest.raises(Conflict, match="are told apart by id"):
+        client.datasets.set_key("other", ["x"])
+    with pytest.raises(Invalid, match=r"1 of 1 rows cannot be rows .* column 'x' is \"high\"; expected double"):
+        client.datasets.append("other", [{"id": 4, "x": "high"}])
+    place = "/api/v1/projects/default/datasets/other/rows"
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "b"}
+    told = [transport.request("POST", place, body=b'{"id": 5, "x": 1}\n{"id": 6, "x": 1}\n', headers=headers) for _ in range(2)]
+    assert [answer.status for answer in told] == [201, 201]
+    assert told[0].body == told[1].body
+    for body, says in ((b"{", "line 1 is not valid JSON"), (b"", "there are no rows"), (b'[{"id": 7}]', "row 1: it lacks x")):
+        answer = transport.request("POST", place, body=body, headers={"Content-Type": "application/json"})
+        assert (answer.status, says in answer.body.decode()) == (400, True)
+    assert transport.request("POST", place, body=b"[1]", headers={"Idempotency-Key": "x" * 256}).status == 400
+    assert client.datasets.get("other")["rows"] == 5
+
+
+def test_rows_that_arrive_are_described_with_their_header(transport: InProcessTransport) -> None:
+    paths = decode_any(transport.request("GET", "/openapi.json").body)["paths"]
+    told = paths["/api/v1/projects/{project}/datasets/{name}/rows"]["post"]
+    assert {each["in"] for each in told["parameters"] if each["name"] == "Idempotency-Key"} == {"header"}
+    assert set(told["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
 
 
 def test_a_run_is_logged_and_read_back(client: Client) -> None:

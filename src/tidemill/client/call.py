@@ -34,10 +34,10 @@ class Caller:
         """Set something in the project."""
         return self.call("PUT", path, body=body, query=query)
 
-    def upload(self, method: str, path: str, data: bytes | BinaryIO, **query: Any) -> Any:
-        """Send bytes as they are."""
-        target = self._place(path, query)
-        return _answer(self.transport.request(method, target, body=data, headers={"Content-Type": BYTES_TYPE}))
+    def upload(self, method: str, path: str, data: bytes | BinaryIO, *, once: str | None = None, **query: Any) -> Any:
+        """Send bytes as they are. once: an id that makes sending them again harmless."""
+        headers = {"Content-Type": BYTES_TYPE, **({IDEMPOTENCY_HEADER: once} if once is not None else {})}
+        return _answer(self.transport.request(method, self._place(path, query), body=data, headers=headers))
 
     def exchange(self, path: str, data: bytes | BinaryIO, **query: Any) -> bytes:
         """Send bytes as they are, and return those that come back."""

@@ -1,14 +1,16 @@
 """Datasets over the wire."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tidemill.client.call import Caller, Doc, Docs, segment
+from tidemill.core.codec import encode
 from tidemill.core.errors import ExtraMissing, Invalid
+from tidemill.core.ids import new_id
 
 
 class Datasets:
@@ -26,10 +28,25 @@ class Datasets:
             place = f"/datasets/{segment(name)}/versions"
             return self._caller.upload("POST", place, file, form=form, description=description, reason=reason)
 
-    def append(self, name: str, source: Path | str | Any, *, reason: str = "") -> Doc:
-        """Make a version that has the newest one's rows and then these; what was there is shared, not copied."""
+    def append(self, name: str, source: Path | str | Any, *, once: str | None = None, reason: str = "") -> Doc:
+        """Make a version that has the newest one's rows and then these, and say how many were new, duplicates, and set aside.
+
+        source: as for `add`, or a list of rows as dicts. A row that is there already, by the dataset's key, is a duplicate. once: an id for
+        these rows: with the same one they count once, key or not.
+        """
+        place, told = f"/datasets/{segment(name)}/rows", once or new_id()
+        if isinstance(source, Sequence) and not isinstance(source, str):
+            return self._caller.upload("POST", place, encode(list(source)), once=told, form="json", reason=reason)
         with opened_frame(source) as (file, form):
-            return self._caller.upload("POST", f"/datasets/{segment(name)}/rows", file, form=form, reason=reason)
+            return self._caller.upload("POST", place, file, once=told, form=form, reason=reason)
+
+    def set_key(self, name: str, columns: Sequence[str], *, reason: str = "") -> Doc:
+        """Say which columns tell one row of a dataset from another, once and for all: rows that arrive then count once each."""
+        return self._caller.put(f"/datasets/{segment(name)}/key", {"columns": list(columns), "reason": reason})
+
+    def key(self, name: str) -> Doc | None:
+        """Return what tells the rows of a dataset apart, None when nobody has said."""
+        return self._caller.get(f"/datasets/{segment(name)}/key")
 
     def set_contract(self, name: str, contract: Any, *, reason: str = "") -> Doc:
         """Hold all rows that come in from now on to a contract: a value of `datasets.contracts`, or its fields."""

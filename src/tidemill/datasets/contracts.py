@@ -44,12 +44,15 @@ class Contract(Value, frozen=True, kw_only=True):
     on_violation: Literal["block", "quarantine", "warn"] = "block"
 
 
-def examine(table: pa.Table, contract: Contract) -> tuple[list[CheckResult], list[int]]:
-    """Return one result a rule, and the numbers of the rows that break some rule of their own. Raises Invalid for unknown columns."""
+def examine(table: pa.Table, contract: Contract) -> tuple[list[CheckResult], dict[int, tuple[str, ...]]]:
+    """Return one result a rule, and the numbers of the rows that break some rule of their own, with what they break.
+
+    Raises Invalid for unknown columns.
+    """
     rules = _row_rules(table, contract)
     results = [_volume(table, contract), *_kinds(table, contract), *_null_shares(table, contract)]
     if not rules:
-        return results, []
+        return results, {}
     connection = duckdb.connect()
     try:
         connection.register("batch", table.append_column("__row", pa.array(range(table.num_rows), pa.int64())))
@@ -59,7 +62,8 @@ def examine(table: pa.Table, contract: Contract) -> tuple[list[CheckResult], lis
         for number, (name, _) in enumerate(rules):
             results.append(_row_result(connection, table, name, number, int((counts or ())[number])))
         any_broken = " OR ".join(f"b{n}" for n in range(len(rules)))
-        bad = [row[0] for row in connection.execute(f"SELECT __row FROM broken WHERE {any_broken} ORDER BY __row").fetchall()]
+        found = connection.execute(f"SELECT * FROM broken WHERE {any_broken} ORDER BY __row").fetchall()
+        bad = {row[0]: tuple(name for (name, _), broken in zip(rules, row[1:], strict=True) if broken) for row in found}
     except duckdb.Error as error:
         raise Invalid(f"a rule of the contract could not be evaluated: {str(error).splitlines()[0]}") from error
     finally:

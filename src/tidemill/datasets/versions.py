@@ -13,9 +13,10 @@ from sqlalchemy import BigInteger, Column, Connection, Index, Integer, PrimaryKe
 from tidemill.catalog.events import EventBody
 from tidemill.catalog.lineage import link
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, insert_new
-from tidemill.core.errors import Invalid, NotFound
+from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.core.ids import Digest, EventId, check_name
 from tidemill.core.values import Value
+from tidemill.datasets.parts import gathered
 from tidemill.govern.workspace import Workspace
 from tidemill.store.trees import Tree, TreeEntry, read_tree, store_tree
 
@@ -84,6 +85,39 @@ class DatasetAdded(EventBody, frozen=True, kw_only=True, tag="dataset.added"):
     new_rows: int
 
 
+class Draft(Value, frozen=True, kw_only=True):
+    """A version whose bytes are stored, but of which nobody knows yet. before: the version that it stands on, 0 for none, None for any.
+
+    part: the file that holds the rows that are new.
+    """
+
+    name: str
+    digest: Digest
+    size_bytes: int
+    rows: int
+    new_rows: int
+    columns: dict[str, str]
+    before: int | None = None
+    part: Digest | None = None
+
+
+class ColumnsDiffer(Invalid):
+    """Rows for a dataset have other columns than its newest version."""
+
+    def __init__(self, version: DatasetVersion, columns: Mapping[str, str]) -> None:
+        self.version, self.columns = version, dict(columns)
+        differ = _difference(version.columns, self.columns)
+        super().__init__(f"rows for dataset {version.name!r} have other columns than version {version.version}: {differ}")
+
+
+class Overtaken(Conflict):
+    """Another version was made meanwhile."""
+
+    def __init__(self, name: str, version: int) -> None:
+        self.name, self.version = name, version
+        super().__init__(f"dataset {name!r} got version {version} meanwhile; do it again")
+
+
 class DatasetNotFound(NotFound):
     """No dataset, or no version of it, by that reference."""
 
@@ -107,34 +141,71 @@ def add(
     ws.require("datasets.write", name)
     check_name(name, "dataset")
     files, schema, rows = _files_of(ws, source)
-    return _write_version(ws, name, files, schema=schema, rows=rows, new_rows=rows, description=description, reason=reason, cause=cause)
+    draft = _draft(ws, name, files, columns=_columns(schema), rows=rows, new_rows=rows)
+    with ws.catalog.transaction() as tx:
+        return record_draft(tx, ws, draft, description=description, reason=reason, cause=cause)
 
 
 def append(ws: Workspace, name: str, table: pa.Table, *, reason: str = "", cause: EventId | None = None) -> DatasetVersion:
-    """Make a version that has the newest one's rows and then these; what was there is shared, not copied."""
+    """Make a version that has the newest one's rows and then these; what was there is shared, not copied, but for many small files."""
+    while True:
+        before = find_newest(ws, name)
+        if before is None:
+            return add(ws, name, table, reason=reason, cause=cause)
+        draft = draft_append(ws, name, table, before)
+        try:
+            with ws.catalog.transaction() as tx:
+                return record_draft(tx, ws, draft, reason=reason, cause=cause)
+        except Overtaken:
+            continue
+
+
+def draft_append(ws: Workspace, name: str, table: pa.Table, before: DatasetVersion | None) -> Draft:
+    """Store a version that has the rows of one before and then these, for `record_draft`. Raises Invalid for other columns."""
     ws.require("datasets.write", name)
     check_name(name, "dataset")
-    with ws.catalog.reading() as tx:
-        before = _newest(tx, ws.project, name)
-    if before is None:
-        return add(ws, name, table, reason=reason, cause=cause)
     columns = _columns(table.schema)
-    if columns != before.columns:
-        raise Invalid(f"rows for dataset {name!r} have other columns than version {before.version}: {_difference(before.columns, columns)}")
-    old = read_tree(ws.objects, before.digest)
-    files: dict[str, Digest] = {entry.path: entry.digest for entry in old.entries}
-    files[f"part-{len(files):05d}.parquet"] = _put_parquet(ws, table)
-    return _write_version(
-        ws,
-        name,
-        files,
-        schema=table.schema,
-        rows=before.rows + table.num_rows,
-        new_rows=table.num_rows,
-        description="",
-        reason=reason,
-        cause=cause,
+    if before is not None and columns != before.columns:
+        raise ColumnsDiffer(before, columns)
+    old = [entry.digest for entry in read_tree(ws.objects, before.digest).entries] if before is not None else []
+    part = _put_parquet(ws, table)
+    digests = gathered(ws.objects, [*old, part], folder=ws.state)
+    number, rows = (before.version, before.rows) if before is not None else (0, 0)
+    new_rows = table.num_rows
+    return _draft(ws, name, _named(digests), columns=columns, rows=rows + new_rows, new_rows=new_rows, before=number, part=part)
+
+
+def record_draft(
+    tx: Connection, ws: Workspace, draft: Draft, *, description: str = "", reason: str = "", cause: EventId | None = None
+) -> DatasetVersion:  # fmt: skip
+    """Make a version of what is stored, or return the newest one if it has this content. Raises Overtaken, and then nothing was written."""
+    ws.require("datasets.write", draft.name)
+    project, name, now = ws.project, draft.name, ws.clock.now()
+    insert_new(tx, DATASETS, [{"project": project, "name": name, "description": description, "owner": ws.actor.id, "created_at": now}])
+    # Of two who make a version at once, one waits here (SQLite has one writer anyway).
+    tx.execute(select(DATASETS.c.name).where(DATASETS.c.project == project, DATASETS.c.name == name).with_for_update())
+    before = _newest(tx, project, name)
+    number = before.version if before is not None else 0
+    if draft.before is not None and draft.before != number:
+        raise Overtaken(name, number)
+    if before is not None and before.digest == draft.digest:
+        return before
+    made = DatasetVersion(
+        name=name,
+        version=number + 1,
+        digest=draft.digest,
+        rows=draft.rows,
+        size_bytes=draft.size_bytes,
+        columns=draft.columns,
+        created_at=now,
+        actor=ws.actor.id,
     )
+    tx.execute(insert(DATASET_VERSIONS).values(project=project, **{field: getattr(made, field) for field in made.__struct_fields__}))
+    if before is not None:
+        link(tx, project, source=before.node, target=made.node, relation="succeeded", at=now)
+    event = DatasetAdded(name=name, version=made.version, digest=made.digest, rows=made.rows, new_rows=draft.new_rows)
+    ws.record(tx, event, subject=f"dataset:{name}", reason=reason, cause=cause)
+    return made
 
 
 def add_parts(
@@ -153,11 +224,19 @@ def add_parts(
     """
     ws.require("datasets.write", name)
     check_name(name, "dataset")
-    schema = pq.read_schema(parts[0])
-    files = {f"part-{number:05d}.parquet": ws.objects.put_file(part) for number, part in enumerate(parts)}
-    return _write_version(
-        ws, name, files, schema=schema, rows=rows, new_rows=rows, description="", reason=reason, cause=None, beside=beside
-    )  # fmt: skip
+    files = _named([ws.objects.put_file(part) for part in parts])
+    draft = _draft(ws, name, files, columns=_columns(pq.read_schema(parts[0])), rows=rows, new_rows=rows)
+    with ws.catalog.transaction() as tx:
+        made = record_draft(tx, ws, draft, reason=reason)
+        beside(tx, made)
+    return made
+
+
+def find_newest(ws: Workspace, name: str) -> DatasetVersion | None:
+    """Return the newest version of a dataset, None when there is none."""
+    ws.require("datasets.read", name)
+    with ws.catalog.reading() as tx:
+        return _newest(tx, ws.project, name)
 
 
 def read_version(ws: Workspace, reference: str, *, at: datetime | None = None) -> DatasetVersion:
@@ -203,6 +282,11 @@ def paths(ws: Workspace, reference: str | DatasetVersion) -> list[Path]:
     return [ws.objects.local_path(entry.digest) for entry in read_tree(ws.objects, version.digest).entries]
 
 
+def read_schema(ws: Workspace, version: DatasetVersion) -> pa.Schema:
+    """Return the columns of a version, as its first file has them."""
+    return pq.read_schema(paths(ws, version)[0]).remove_metadata()
+
+
 def open_table(ws: Workspace, reference: str | DatasetVersion, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a version's rows as one Arrow table, of some columns when told."""
     wanted = list(columns) if columns is not None else None
@@ -223,13 +307,12 @@ def read_files(source: Path | Sequence[Path]) -> pa.Table:
 
 def _files_of(ws: Workspace, source: pa.Table | Sequence[Path] | Path) -> tuple[dict[str, Digest], pa.Schema, int]:
     if isinstance(source, pa.Table):
-        return {"part-00000.parquet": _put_parquet(ws, source)}, source.schema, source.num_rows
+        return _named([_put_parquet(ws, source)]), source.schema, source.num_rows
     files = [source] if isinstance(source, Path) else list(source)
     table = read_files(files)
     # A Parquet file that a user gave is kept as it is, byte for byte.
     digests = [ws.objects.put_file(path) if path.suffix == ".parquet" else _put_parquet(ws, _read_file(path)) for path in files]
-    entries = {f"part-{number:05d}.parquet": digest for number, digest in enumerate(digests)}
-    return entries, table.schema, table.num_rows
+    return _named(digests), table.schema, table.num_rows
 
 
 def _read_file(path: Path) -> pa.Table:
@@ -254,48 +337,20 @@ def _put_parquet(ws: Workspace, table: pa.Table) -> Digest:
         return ws.objects.put_file(path)
 
 
-def _write_version(
-    ws: Workspace,
-    name: str,
-    files: Mapping[str, Digest],
-    *,
-    schema: pa.Schema,
-    rows: int,
-    new_rows: int,
-    description: str,
-    reason: str,
-    cause: EventId | None,
-    beside: Callable[[Connection, DatasetVersion], None] = lambda _tx, _made: None,
-) -> DatasetVersion:
+def _named(digests: Sequence[Digest]) -> dict[str, Digest]:
+    return {f"part-{number:05d}.parquet": digest for number, digest in enumerate(digests)}
+
+
+def _draft(
+    ws: Workspace, name: str, files: Mapping[str, Digest], *, columns: dict[str, str], rows: int, new_rows: int,
+    before: int | None = None, part: Digest | None = None,
+) -> Draft:  # fmt: skip
     entries = tuple(TreeEntry(path=path, digest=digest, size_bytes=ws.objects.size(digest)) for path, digest in sorted(files.items()))
     tree = Tree(entries=entries)
-    digest = store_tree(ws.objects, tree)
-    now = ws.clock.now()
-    with ws.catalog.transaction() as tx:
-        insert_new(
-            tx, DATASETS, [{"project": ws.project, "name": name, "description": description, "owner": ws.actor.id, "created_at": now}]
-        )
-        before = _newest(tx, ws.project, name)
-        if before is not None and before.digest == digest:
-            beside(tx, before)
-            return before
-        made = DatasetVersion(
-            name=name,
-            version=before.version + 1 if before is not None else 1,
-            digest=digest,
-            rows=rows,
-            size_bytes=tree.size_bytes,
-            columns=_columns(schema),
-            created_at=now,
-            actor=ws.actor.id,
-        )
-        tx.execute(insert(DATASET_VERSIONS).values(project=ws.project, **{field: getattr(made, field) for field in made.__struct_fields__}))
-        if before is not None:
-            link(tx, ws.project, source=before.node, target=made.node, relation="succeeded", at=now)
-        event = DatasetAdded(name=name, version=made.version, digest=made.digest, rows=rows, new_rows=new_rows)
-        ws.record(tx, event, subject=f"dataset:{name}", reason=reason, cause=cause)
-        beside(tx, made)
-    return made
+    return Draft(
+        name=name, digest=store_tree(ws.objects, tree), size_bytes=tree.size_bytes, rows=rows, new_rows=new_rows, columns=columns,
+        before=before, part=part,
+    )  # fmt: skip
 
 
 def _newest(tx: Connection, project: str, name: str) -> DatasetVersion | None:

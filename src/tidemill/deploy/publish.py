@@ -12,6 +12,7 @@ from sqlalchemy import select
 from tidemill.catalog.events import count_events
 from tidemill.core.clock import wait_until
 from tidemill.core.errors import Invalid, TidemillError
+from tidemill.datasets.keys import list_keys
 from tidemill.deploy.endpoints import ENDPOINTS, Endpoint, change_endpoint, create_endpoint, fetch_endpoint, read_plan
 from tidemill.features.definitions import FEATURE_VIEWS, compile_plan, compile_views, list_services
 from tidemill.features.online import ReadPlan, ViewPlan
@@ -32,7 +33,7 @@ from tidemill.serving.config import (
 
 LOG = logging.getLogger("tidemill.publish")
 CREATE_S = 10.0
-HEARD = ("endpoint.routed", "endpoint.changed", "features.applied", "api_key.issued", "api_key.revoked", "role.granted")
+HEARD = ("endpoint.routed", "endpoint.changed", "features.applied", "dataset.keyed", "api_key.issued", "api_key.revoked", "role.granted")
 
 
 def publish(ws: Workspace) -> int:
@@ -58,7 +59,8 @@ def publish(ws: Workspace) -> int:
         published_at=ws.clock.now(),
         endpoints=endpoints,
         services=tuple(plan for project in projects for plan in _services(ws.acting(ws.actor, project))),
-        views=tuple(view for project in projects for view in _views(ws.acting(ws.actor, project), endpoints)),
+        views=tuple(view for project in projects for view in fed_views(ws.acting(ws.actor, project), endpoints)),
+        keyed=tuple(endpoint_key(project, key.dataset) for project in projects for key in list_keys(ws.acting(ws.actor, project))),
         keys=_keys(ws),
     )
     save(ws.state, config)
@@ -126,7 +128,7 @@ def _endpoint(ws: Workspace, endpoint: Endpoint) -> EndpointConfig:
     )
 
 
-def _views(ws: Workspace, endpoints: Sequence[EndpointConfig]) -> list[ViewPlan]:
+def fed_views(ws: Workspace, endpoints: Sequence[EndpointConfig]) -> list[ViewPlan]:
     """Return the views of one project that events go into: the newest, and those that models which answer now pin."""
     pinned = {service for each in endpoints if each.project == ws.project and each.features for service in each.features.services}
     return compile_views(ws, *sorted(pinned))

@@ -117,8 +117,9 @@ class KeyHash(Value, frozen=True, kw_only=True):
 class ServingConfig(Value, frozen=True, kw_only=True):
     """All that workers serve. generation grows with each one published. keys None: every caller is let in.
 
-    views: the feature view versions that the events of their sources go into, as callers push them. services: the newest version of each
-    feature service, for callers who look features up.
+    views: the feature view versions that the events of their sources go into, as callers push them. keyed: the sources, named as callers
+    name them, whose events are journaled as well, to become rows of their dataset: those of which it is known what tells rows apart.
+    services: the newest version of each feature service, for callers who look features up.
     """
 
     generation: int
@@ -126,6 +127,7 @@ class ServingConfig(Value, frozen=True, kw_only=True):
     endpoints: tuple[EndpointConfig, ...] = ()
     views: tuple[ViewPlan, ...] = ()
     services: tuple[ReadPlan, ...] = ()
+    keyed: tuple[str, ...] = ()
     keys: tuple[KeyHash, ...] | None = None
 
     def __post_init__(self) -> None:

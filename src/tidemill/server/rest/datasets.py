@@ -2,19 +2,21 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pyarrow import parquet
-
-from tidemill.core.values import Value
-from tidemill.datasets import intake, versions
+from tidemill.core.values import Meta, Value
+from tidemill.datasets import intake, keys, versions
 from tidemill.datasets.contracts import Contract
-from tidemill.datasets.intake import Admitted
+from tidemill.datasets.intake import Admitted, Taken
+from tidemill.datasets.keys import DatasetKey
+from tidemill.datasets.rows import RowsForm, read_rows
 from tidemill.datasets.versions import Dataset, DatasetVersion
+from tidemill.deploy.arrivals import arrive
 from tidemill.govern.workspace import Workspace
-from tidemill.server.rest.route import Limit, Route
+from tidemill.server.rest.route import BYTES_TYPE, JSON_TYPE, Limit, Route
 
 Form = Literal["parquet", "csv", "tsv"]
+Once = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 def list_datasets(ws: Workspace) -> list[Dataset]:
@@ -37,9 +39,31 @@ def add_version(ws: Workspace, name: str, *, body: Path, form: Form = "parquet",
     return intake.add(ws, name, body.rename(body.with_suffix(f".{form}")), description=description, reason=reason)
 
 
-def append_rows(ws: Workspace, name: str, *, body: Path, form: Literal["parquet"] = "parquet", reason: str = "") -> Admitted:
-    """Make a version that has the newest one's rows and then those sent, but for those that the contract sets aside."""
-    return intake.append(ws, name, parquet.read_table(body), reason=reason)
+def append_rows(
+    ws: Workspace, name: str, *, body: Path, form: RowsForm | None = None, reason: str = "", idempotency_key: Once | None = None
+) -> Taken:  # fmt: skip
+    """Make a version that has the newest one's rows and then those sent, but for those set aside, or there already by the declared key.
+
+    JSON (a list of objects, or one a line), Parquet or an Arrow stream, told by the bytes unless form says so; CSV and TSV need form.
+    """
+    return arrive(ws, name, read_rows(body, form), once=idempotency_key, reason=reason)[0]
+
+
+class SetKey(Value, frozen=True, kw_only=True):
+    """The columns that tell one row of a dataset from another, and why."""
+
+    columns: tuple[str, ...]
+    reason: str = ""
+
+
+def get_key(ws: Workspace, name: str) -> DatasetKey | None:
+    """Return what tells the rows of a dataset apart, null when nobody has said."""
+    return keys.read_key(ws, name)
+
+
+def put_key(ws: Workspace, name: str, *, body: SetKey) -> DatasetKey:
+    """Say what tells the rows of a dataset apart: rows that arrive from now on count once, and go online as well."""
+    return keys.set_key(ws, name, body.columns, reason=body.reason)
 
 
 class SetContract(Value, frozen=True, kw_only=True):
@@ -63,7 +87,9 @@ ROUTES = (
     Route("GET", "/datasets", list_datasets),
     Route("GET", "/datasets/{name}/versions", list_versions),
     Route("POST", "/datasets/{name}/versions", add_version, status=201),
-    Route("POST", "/datasets/{name}/rows", append_rows, status=201),
+    Route("POST", "/datasets/{name}/rows", append_rows, status=201, takes=(JSON_TYPE, BYTES_TYPE)),
+    Route("GET", "/datasets/{name}/key", get_key),
+    Route("PUT", "/datasets/{name}/key", put_key),
     Route("GET", "/datasets/{name}/contract", get_contract),
     Route("PUT", "/datasets/{name}/contract", put_contract),
     Route("GET", "/dataset-versions/{reference}", get_version),

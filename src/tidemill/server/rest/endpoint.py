@@ -12,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route as StarletteRoute
 
+from tidemill.client.transport import IDEMPOTENCY_HEADER
 from tidemill.core.codec import encode
 from tidemill.server.access import Access
 from tidemill.server.errors import BodyTooLarge, WrongMediaType
-from tidemill.server.rest.route import BYTES_TYPE, JSON_TYPE, Route, call, read_body, read_path, read_query
+from tidemill.server.rest.route import BYTES_TYPE, JSON_TYPE, Route, call, read_body, read_once, read_path, read_query
 
 PIECE_BYTES = 1 << 20
 
@@ -32,7 +33,7 @@ class Endpoint:
         route, found = self.route, dict(request.path_params)
         project, token = found.pop("project", None), bearer(request)
         asked = read_query(route, request.query_params.multi_items())
-        arguments = {**read_path(route, found), **asked}
+        arguments = {**read_path(route, found), **asked, **read_once(route, request.headers.get(IDEMPOTENCY_HEADER))}
         if route.shape.takes_file:
             return await self._with_file(request, project, token, arguments)
         if route.shape.body is not None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tidemill.client.problems import MEDIA_TYPE, Problem
+from tidemill.client.transport import IDEMPOTENCY_HEADER
 from tidemill.core.codec import decode_any, encode, schemas
 from tidemill.server.rest.route import BYTES_TYPE, JSON_TYPE, Route
 
@@ -49,6 +50,8 @@ def _kinds(routes: Sequence[tuple[str, Route]]) -> Iterator[tuple[str, Any]]:
             yield f"{key}.body", shape.body
         if shape.answer is not None and not shape.gives_bytes:
             yield f"{key}.answer", shape.answer
+        if shape.once is not None:
+            yield f"{key}.once", shape.once
         yield from ((f"{key}.path.{name}", kind) for name, kind in shape.path.items())
         yield from ((f"{key}.query.{name}", query.kind) for name, query in shape.query.items())
 
@@ -64,6 +67,8 @@ def _operation(noun: str, route: Route, schema_of: Mapping[str, Any], *, in_proj
         if not query.required and query.default is not None:
             schema["default"] = decode_any(encode(query.default))
         parameters.append({"name": name, "in": "query", "required": query.required, "schema": schema})
+    if shape.once is not None:
+        parameters.append({"name": IDEMPOTENCY_HEADER, "in": "header", "required": False, "schema": schema_of[f"{key}.once"]})
     operation: dict[str, Any] = {
         "operationId": key.replace(".", "_"),
         "tags": [noun],
@@ -72,7 +77,7 @@ def _operation(noun: str, route: Route, schema_of: Mapping[str, Any], *, in_proj
         "responses": {str(204 if shape.answer is None else route.status): _answer(key, route, schema_of), "default": _problem(schema_of)},
     }
     if shape.takes_file:
-        operation["requestBody"] = {"required": True, "content": {BYTES_TYPE: {"schema": {}}}}
+        operation["requestBody"] = {"required": True, "content": {media: {"schema": {}} for media in route.takes}}
     elif shape.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema_of[f"{key}.body"]}}}
     return operation

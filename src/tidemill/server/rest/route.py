@@ -17,6 +17,7 @@ Limit = Annotated[int, Meta(ge=1, le=1000)]  # how many items a list may hold
 _PLACEHOLDER = re.compile(r"{(\w+)(?::(\w+))?}")
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
+ONCE = "idempotency_key"
 Chunks = Iterator[bytes]
 
 
@@ -25,15 +26,17 @@ class Route:
     """A handler behind a method and a path. Everything but these two is read from the handler:
 
     its first parameter is the workspace, opened for the caller; parameters named in the path come from the path; `body` is
-    the request's body (a value: JSON; a `Path`: a file that the body was written to); all other parameters come from the
-    query. Its annotations decode them and describe the API; its answer is a value (JSON), a `Path` (that file), `Chunks` (bytes
-    as they are made), or None (204). Its docstring is the summary.
+    the request's body (a value: JSON; a `Path`: a file that the body was written to, of the media types in takes);
+    `idempotency_key` comes from the header of that name; all other parameters come from the query. Its annotations decode
+    them and describe the API; its answer is a value (JSON), a `Path` (that file), `Chunks` (bytes as they are made), or None
+    (204). Its docstring is the summary.
     """
 
     method: str
     path: str
     handler: Callable[..., Any]
     status: int = 200
+    takes: tuple[str, ...] = (BYTES_TYPE,)
     shape: "Shape" = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +69,7 @@ class Shape:
     query: Mapping[str, Query]
     body: Any  # a type, or None
     answer: Any
+    once: Any = None  # the type of the idempotency key, or None
 
     @property
     def takes_file(self) -> bool:
@@ -99,6 +103,13 @@ def read_query(route: Route, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]
     }
 
 
+def read_once(route: Route, told: str | None) -> dict[str, Any]:
+    """Return the idempotency key as the handler's parameter. Raises Invalid."""
+    if route.shape.once is None or told is None:
+        return {}
+    return {ONCE: convert(told, route.shape.once, what="the header Idempotency-Key")}
+
+
 def read_body(route: Route, body: bytes) -> dict[str, Any]:
     """Return the decoded body as the handler's parameter. Raises Invalid."""
     if route.shape.body is None or route.shape.takes_file:
@@ -127,7 +138,9 @@ def _shape(route: Route) -> Shape:
             default=None if parameter.default is inspect.Parameter.empty else parameter.default,
         )
         for parameter in parameters
-        if parameter.name not in in_path and parameter.name != "body"
+        if parameter.name not in in_path and parameter.name not in ("body", ONCE)
     }
     answer = None if hints["return"] is type(None) else hints["return"]
-    return Shape(path={name: hints[name] for name in sorted(in_path)}, query=query, body=hints.get("body"), answer=answer)
+    return Shape(
+        path={name: hints[name] for name in sorted(in_path)}, query=query, body=hints.get("body"), answer=answer, once=hints.get(ONCE)
+    )
