@@ -25,8 +25,10 @@ from tidemill.core.errors import Invalid, TidemillError, Unavailable
 from tidemill.core.ids import ActorId
 from tidemill.core.process import StopSignal, follow_supervisor, on_stop, start_logging
 from tidemill.core.values import Value
+from tidemill.deploy.arrivals import settle_owed
 from tidemill.deploy.evidence import look
 from tidemill.deploy.publish import followed, publish
+from tidemill.deploy.pushes import collect_pushes
 from tidemill.deploy.rollouts import Rollout, advance, list_rollouts, start_rollout
 from tidemill.govern.actors import CONTROLLER, PROJECTS, read_actor
 from tidemill.govern.workspace import DEFAULT_PROJECT, Workspace, open_workspace
@@ -34,6 +36,7 @@ from tidemill.monitor.service import next_window_end, run_due
 
 LOG = logging.getLogger("tidemill.controller")
 IDLE_S = 0.2
+ARRIVALS_S = 5.0
 LOOK_AT_LEAST = timedelta(hours=1)
 SIMULATED_PAUSE_S = 0.001
 SIMULATED_LOOK_S = 0.02
@@ -121,8 +124,12 @@ def main(argv: list[str] | None = None) -> int:
         follow_supervisor()
     LOG.info("controlling %s", ws.home)
     pause_s, look_s = (SIMULATED_PAUSE_S, SIMULATED_LOOK_S) if ws.clock.simulated else (IDLE_S, IDLE_S)
-    soonest, looked_s = None, -look_s
+    soonest, looked_s, collected_s = None, -look_s, -ARRIVALS_S
     while not stopping.is_set():
+        if elapsed() - collected_s >= ARRIVALS_S:  # by real time: that is how long a push is not in its dataset yet
+            for project in _projects(ws):
+                _take_arrivals(ws.acting(ws.actor, project))
+            collected_s = elapsed()
         # The clock is asked often, for that costs nothing; the catalog only when something is due, or now and then.
         if (soonest is not None and soonest <= ws.clock.now()) or elapsed() - looked_s >= look_s:
             soonest = min(filter(None, [_attend(ws.acting(ws.actor, project), stopping) for project in _projects(ws)]), default=None)
@@ -142,6 +149,15 @@ def _attend(ws: Workspace, stopping: StopSignal) -> datetime | None:
         LOG.exception("tick of project %s failed; trying again", ws.project)
         stopping.wait(IDLE_S)
         return None
+
+
+def _take_arrivals(ws: Workspace) -> None:
+    """Make rows of what was pushed to workers, and bring online what is owed there."""
+    try:
+        collect_pushes(ws)
+        settle_owed(ws)
+    except Exception:  # the edge of the process, likewise
+        LOG.exception("arrivals of project %s wait; trying again", ws.project)
 
 
 def _something_to_do(ws: Workspace) -> bool:

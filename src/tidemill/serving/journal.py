@@ -4,6 +4,7 @@
     journal/predictions/ENDPOINT/parquet/            the same, compacted: `archive` writes these, some into the object store
     journal/failures/ENDPOINT/WORKER-START-N.seg      rows on which a model failed: nothing was acknowledged, but rollouts count them
     journal/labels/WORKER-START-N.seg                 labels
+    journal/pushes/SOURCE/WORKER-START-N.seg          events pushed for a source, until they are rows of its dataset
 
 A segment is a magic number and frames: length, CRC-32, event time, MessagePack. A writer holds its segment locked, so that others
 can tell one that is complete from one that grows, and a killed writer's lock is gone with it. It begins another one when a segment is
@@ -110,6 +111,16 @@ class LabelRecord(Value, frozen=True, kw_only=True, omit_defaults=True):
     endpoint: str | None = None
 
 
+class PushRecord(Value, frozen=True, kw_only=True):
+    """Events of a source as one request brought them: its body, which every view over the source took."""
+
+    received: int
+    body: bytes
+
+
+Record = PredictionRecord | FailureRecord | LabelRecord | PushRecord
+
+
 class JournalUnavailable(Unavailable):
     """Nothing can be journaled, so nothing is acknowledged."""
 
@@ -133,12 +144,12 @@ class JournalWriter:
         self._gathered_at = 0
         self._behind: list[Future[None]] = []  # segments that are full and on their way to the disk
 
-    def append(self, record: PredictionRecord | FailureRecord | LabelRecord, *, at: int) -> int:
+    def append(self, record: Record, *, at: int) -> int:
         """Write one record; it survives this process when the call returns. Return its bytes. Raises JournalUnavailable."""
         self.gather(record, at=at)
         return self.flush()
 
-    def gather(self, record: PredictionRecord | FailureRecord | LabelRecord, *, at: int) -> None:
+    def gather(self, record: Record, *, at: int) -> None:
         """Keep one record for the next `flush`, which writes all that was gathered at once: a write costs more than a record."""
         self._gathered.append(framed(record, at))
         if at > self._gathered_at:
@@ -259,6 +270,11 @@ class Frame:
     def __init__(self, data: bytes, start: int, end: int, checksum: int, at: int) -> None:
         self._data, self._start, self._end, self._checksum, self.at = data, start, end, checksum, at
 
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in the segment, with its head."""
+        return _FRAME.size + self._end - self._start
+
     def holds(self, part: bytes) -> bool:
         """Return whether some bytes stand in the record, without a look at the rest."""
         return self._data.find(part, self._start, self._end) >= 0
@@ -269,7 +285,7 @@ class Frame:
         return payload if checksum(self.at, payload) == self._checksum else None
 
 
-def framed(record: PredictionRecord | FailureRecord | LabelRecord, at: int) -> bytes:
+def framed(record: Record, at: int) -> bytes:
     """Return a record as it lies in a segment."""
     payload = pack(record)
     return _FRAME.pack(len(payload), checksum(at, payload), at) + payload
@@ -336,10 +352,7 @@ def predictions_folder(state: Path, endpoint: str) -> Path:
 
 def endpoints_journaled(state: Path) -> list[str]:
     """Return the endpoints that have a journal."""
-    try:
-        return sorted(path.name.replace("~", "/") for path in (state / "journal" / "predictions").iterdir() if path.is_dir())
-    except FileNotFoundError:
-        return []
+    return _named(state / "journal" / "predictions")
 
 
 def failures_folder(state: Path, endpoint: str) -> Path:
@@ -358,6 +371,23 @@ class LabelsJournal(JournalWriter):
 def labels_folder(state: Path) -> Path:
     """Return the journal of labels."""
     return state / "journal" / "labels"
+
+
+def pushes_folder(state: Path, source: str) -> Path:
+    """Return the journal of a source of events, which is named as callers name it."""
+    return state / "journal" / "pushes" / source.replace("/", "~")
+
+
+def sources_journaled(state: Path) -> list[str]:
+    """Return the sources that have a journal."""
+    return _named(state / "journal" / "pushes")
+
+
+def _named(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name.replace("~", "/") for path in folder.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return []
 
 
 def sync_directory(path: Path) -> None:

@@ -325,10 +325,10 @@ class Routes:
             raise Invalid("request has no rows; expected at least one")
         names = dict.fromkeys(name for row in rows for name in row)
         columns = {name: [row.get(name) for row in rows] for name in names}
-        answer = PushAnswer(views=source.push(columns, now=self._clock.now()))
+        answer = PushAnswer(views=source.push(columns, body, now=self._clock.now()))
         for view, pushed in answer.views.items():
             self._metrics.pushed.labels(view).inc(pushed.stored)
-        return Reply(200, encode(answer))
+        return Reply(200, encode(answer), wait_for=partial(self._held, source.journal) if source.journal is not None else None)
 
     def _describe(self, request: Request) -> Reply:
         """Answer with the OpenAPI document, in which rows of those endpoints are described that the caller may ask."""

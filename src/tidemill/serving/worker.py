@@ -41,7 +41,7 @@ from tidemill.serving.config import (
     write_state,
 )
 from tidemill.serving.http import HttpServer, Limits
-from tidemill.serving.journal import EndpointJournal, LabelsJournal
+from tidemill.serving.journal import EndpointJournal, JournalWriter, LabelsJournal, pushes_folder
 from tidemill.serving.memory import Memory
 from tidemill.serving.metrics import Metrics, process_memory_bytes
 from tidemill.serving.models import LoadedModel, Models, crumbs_folder
@@ -72,10 +72,11 @@ class Worker:
         self.telemetry = open_telemetry(settings.traces, self.metrics, ratio=settings.traces_ratio, instance=f"serve-{index}")
         self.journals: dict[str, EndpointJournal] = {}
         self.labels_journal = LabelsJournal(self.state, str(index))
+        self.pushes: dict[str, JournalWriter] = {}
         self.online: OnlineStore | None = None
         models = open_models(self.state, settings, crumbs=crumbs_folder(self.state) / str(index), known=self.shared)
         self.builder = Builder(
-            models, clock=self.clock, metrics=self.metrics, online=self._open_online, journal=self._journal,
+            models, clock=self.clock, metrics=self.metrics, online=self._open_online, journal=self._journal, pushes=self._push_journal,
             together_s=settings.together_ms / 1e3, traced=self.telemetry is not None,
         )  # fmt: skip
         self.memory = Memory(
@@ -154,7 +155,8 @@ class Worker:
 
     def close(self) -> None:
         """Flush journals and leave."""
-        for close in (*(journal.close for journal in self.journals.values()), self.labels_journal.close):
+        writers = [*self.pushes.values(), self.labels_journal]
+        for close in (*(journal.close for journal in self.journals.values()), *(writer.close for writer in writers)):
             with contextlib.suppress(OSError):
                 close()
         if self.online is not None:
@@ -285,6 +287,12 @@ class Worker:
             if endpoint.key not in self.journals:
                 self.journals[endpoint.key] = EndpointJournal(self.state, endpoint.key, str(self.index))
             return self.journals[endpoint.key]
+
+    def _push_journal(self, source: str) -> JournalWriter:
+        with self.opening:
+            if source not in self.pushes:
+                self.pushes[source] = JournalWriter(pushes_folder(self.state, source), str(self.index))
+            return self.pushes[source]
 
     def _open_online(self) -> OnlineStore:
         with self.opening:

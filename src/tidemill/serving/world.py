@@ -7,12 +7,12 @@ from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
-from tidemill.core.clock import Clock, elapsed
+from tidemill.core.clock import Clock, elapsed, micros, wall
 from tidemill.core.errors import NotPermitted, TidemillError
 from tidemill.features.incoming import Columns
 from tidemill.features.online import Pushed, ViewPlan, prepare
 from tidemill.serving.config import EndpointConfig, EndpointOptions, KeyHash, ServingConfig, endpoint_key
-from tidemill.serving.journal import EndpointJournal
+from tidemill.serving.journal import EndpointJournal, JournalWriter, PushRecord
 from tidemill.serving.metrics import Metrics
 from tidemill.serving.models import Models
 from tidemill.serving.predict import Endpoint
@@ -28,10 +28,13 @@ from tidemill.store.online import OnlineStore
 
 
 class Source:
-    """A source of events with the view versions over it. online: where they go; or why they cannot."""
+    """A source of events with the view versions over it. online: where they go; or why they cannot.
 
-    def __init__(self, name: str, project: str, online: OnlineStore | str) -> None:
-        self.name, self.project, self._online = name, project, online
+    journal: where they are written to become rows of the source's dataset; None where nothing tells one row of it from another.
+    """
+
+    def __init__(self, name: str, project: str, online: OnlineStore | str, journal: JournalWriter | None) -> None:
+        self.name, self.project, self.journal, self._online = name, project, journal, online
         self.plans: list[ViewPlan] = []
 
     @property
@@ -45,13 +48,16 @@ class Source:
             raise SourceUnready(self.name, self._online)
         return self._online
 
-    def push(self, rows: Columns, *, now: datetime) -> dict[str, Pushed]:
+    def push(self, rows: Columns, body: bytes, *, now: datetime) -> dict[str, Pushed]:
         """Store events in every view; return what each made of them, by `VIEW@VERSION`. They are checked by all before any takes one.
 
-        Raises Invalid, SourceUnready.
+        body: the request, journaled before anything is stored, so that nothing is online alone. Raises Invalid, SourceUnready,
+        JournalUnavailable.
         """
         online = self.online
         pushes = [prepare(plan, rows, now=now) for plan in self.plans]
+        if self.journal is not None:
+            self.journal.append(PushRecord(received=int(wall() * 1e6), body=body), at=micros(now))
         return {push.plan.reference: push.store(online) for push in pushes}
 
 
@@ -157,11 +163,12 @@ class Builder:
 
     def __init__(
         self, models: Models, *, clock: Clock, metrics: Metrics, online: Callable[[], OnlineStore],
-        journal: Callable[[EndpointConfig], EndpointJournal], together_s: float = 0.0, traced: bool = False,
+        journal: Callable[[EndpointConfig], EndpointJournal],
+        pushes: Callable[[str], JournalWriter] | None = None, together_s: float = 0.0, traced: bool = False,
     ) -> None:  # fmt: skip
         self._traced = traced
         self._models, self._clock, self._metrics, self._together_s = models, clock, metrics, together_s
-        self._open_online, self._journal = online, journal
+        self._open_online, self._journal, self._pushes = online, journal, pushes
 
     def endpoint(self, config: EndpointConfig) -> Endpoint:
         """Load the models of an endpoint that are not loaded yet. Raises LoadFailed, Invalid, Unavailable."""
@@ -182,7 +189,8 @@ class Builder:
         for plan in config.views:
             name = endpoint_key(plan.project, plan.view.source)
             if name not in sources:
-                sources[name] = Source(name, plan.project, self._online())
+                journal = self._pushes(name) if name in config.keyed and self._pushes is not None else None
+                sources[name] = Source(name, plan.project, self._online(), journal)
             sources[name].plans.append(plan)
         return sources
 
