@@ -1,11 +1,14 @@
 """Features looked up by hand: what they are, how old, and what is missing."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from tests.features import worlds
 from tests.features.worlds import MINUTE, START
+from tests.services import redis_server
+from tests.world import init
 from tidemill.core.clock import ManualClock
 from tidemill.core.errors import Invalid
 from tidemill.core.values import replace
@@ -16,6 +19,7 @@ from tidemill.features.materialize import materialize
 from tidemill.features.missing import FeaturesMissing
 from tidemill.features.views import FeatureService
 from tidemill.govern.workspace import Workspace
+from tidemill.store.online import OnlineUnavailable
 
 pytestmark = pytest.mark.slow  # each makes a workspace
 
@@ -77,3 +81,17 @@ def test_what_does_not_fit_is_named(world: Workspace) -> None:
         features_get(world, [{"origin": "EWR", "gate": 1}, {"origin": "EWR"}], "delay")
     with pytest.raises(Invalid, match="expected a whole number"):
         features_get(world, [{"origin": "EWR", "gate": "one"}], "delay")
+
+
+def test_a_redis_that_went_away_is_named(tmp_path: Path) -> None:
+    with redis_server() as url:
+        ws = init(tmp_path, online=url)
+        add(ws, "flights", worlds.events_table([worlds.event("F1", delay=3.0)]))
+        apply(ws, [worlds.latest_view(keys=True, ttl=None)], [FeatureService(name="delay", features=("last:*",))])
+        materialize(ws, "last", START + MINUTE)
+        found = features_get(ws, [{"origin": "EWR"}], "delay", at=START + MINUTE)
+        assert found.rows[0].features["last_delay"] == 3.0
+    with pytest.raises(OnlineUnavailable, match=rf"^online store {url} cannot be used: .*; check that it runs and the URL$"):
+        features_get(ws, [{"origin": "EWR"}], "delay")
+    ws.online.close()
+    ws.close()
