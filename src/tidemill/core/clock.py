@@ -120,8 +120,11 @@ def utc(moment: datetime) -> datetime:
 
 
 def micros(moment: datetime) -> int:
-    """Return microseconds since 1970 of an aware moment: the form in which times are stored."""
-    return (utc(moment) - EPOCH) // timedelta(microseconds=1)
+    """Return microseconds since 1970 of an aware moment: the form in which times are stored. Raises Invalid for a naive one."""
+    if moment.tzinfo is None:
+        utc(moment)  # says what is wrong
+    since = moment - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def from_micros(value: int) -> datetime:

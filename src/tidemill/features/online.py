@@ -148,10 +148,9 @@ class FeatureReader:
         if not 0 < len(rows) <= self._few:
             return None
         entities = [[key([row[place] for place in places]) for row in rows] for key, places in self._row_keys]
-        nobody = any(None in mine for mine in entities)
         somebody = [[key for key in mine if key is not None] for mine in entities]
         told = self._online.get_all([(namespace, somebody[which]) for namespace, which in self._namespaces])
-        if nobody:
+        if somebody != entities:
             for place, (_, which) in enumerate(self._namespaces):
                 blobs = iter(told[place])
                 told[place] = [None if key is None else next(blobs) for key in entities[which]]
