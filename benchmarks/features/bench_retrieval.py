@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -132,13 +132,13 @@ TASKS: dict[str, Callable[[Path], pa.Table]] = {
 }  # fmt: skip
 
 
-def alone(name: str, folder: Path) -> None:
-    """Do one task in this process; print the seconds, the peak of its memory, and sums of what was found."""
+def alone(task: Callable[[Path], pa.Table], folder: Path, names: Sequence[str]) -> None:
+    """Do one task in this process; print the seconds, the peak of its memory, and sums of what was found by these names."""
     begin = perf_counter()
-    found = TASKS[name](folder)
+    found = task(folder)
     took = perf_counter() - begin
     peak_kb = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    sums = {each: float(np.nansum(found[each].to_numpy())) for each in NAMES if each in found.column_names}
+    sums = {each: float(np.nansum(found[each].to_numpy())) for each in names if each in found.column_names}
     sys.stdout.write(json.dumps({"seconds": took, "rows": found.num_rows, "sums": sums, "memory_mb": peak_kb / 1e3}))
 
 
@@ -221,6 +221,6 @@ def compare(report: Report, commands: dict[str, list[str]], rounds: int) -> None
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--alone"]:
-        alone(sys.argv[2], Path(sys.argv[3]))
+        alone(TASKS[sys.argv[2]], Path(sys.argv[3]), NAMES)
     else:
         main()
