@@ -301,7 +301,7 @@ def test_features_are_declared_changed_and_rolled_back(say: Say, tmp_path: Path,
     (tmp_path / "events.csv").write_text("origin,landed_at,delay\nEWR,2013-06-01T12:00:00Z,3.5\n")
     assert say("data", "add", "events", tmp_path / "events.csv", "--home", fresh).code == 0
     view = '[features.views.last]\nentity = ["origin"]\nsource = "events"\nevent_timestamp = "landed_at"\nowner = "ops"\ntags = ["gold"]\n'
-    computed = 'computed = { hours = "delay / 60" }\n[features.views.last.features]\ndelay = {}\nhours = {}\n'
+    computed = 'computed = { hours = "delay / 60" }\n[features.views.last.features]\ndelay = { default = 0.5 }\nhours = {}\n'
     service = '[features.services.delay]\nfeatures = ["last:*"]\n'
     with (fresh / "tidemill.toml").open("a") as file:
         file.write(f"\n{view}{computed}{service}")
@@ -310,6 +310,7 @@ def test_features_are_declared_changed_and_rolled_back(say: Say, tmp_path: Path,
     shown = say("features", "show", "last", "--home", fresh).out
     assert "owner ops, tags gold" in shown
     assert "hours = delay / 60" in shown
+    assert "latest delay, else 0.5" in shown
     text = (fresh / "tidemill.toml").read_text()
     (fresh / "tidemill.toml").write_text(text.replace("delay / 60", "delay / 3600"))
     assert "computed: hours" in say("features", "apply", "--home", fresh).out

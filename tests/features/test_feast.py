@@ -158,7 +158,7 @@ def test_what_is_no_dump_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PEER.exists(), reason="Feast is not installed; make its environment as benchmarks/README.md says")
+@pytest.mark.skipif(not PEER.exists(), reason="Feast is not installed; benchmarks/features/bench_retrieval.py makes its environment")
 def test_feast_itself_dumps_and_answers_what_the_fixtures_say(ws: Workspace, tmp_path: Path) -> None:
     done = subprocess.run([str(PEER), str(HERE / "feast_peer.py"), str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

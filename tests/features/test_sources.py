@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from obstore.store import from_url
 
+from tests.catalogs import Databases
 from tidemill.catalog.lineage import walk
 from tidemill.core.codec import encode_text
 from tidemill.core.errors import Invalid, Unavailable
@@ -196,6 +197,23 @@ def test_a_database_is_asked_and_its_password_never_shown(ws: Workspace, home: P
         take(ws, [replace(source, database="nonsense://u:secret@h/db")], {})
     with pytest.raises(Unavailable, match=r"wants the library MySQLdb .*, which is not installed"):
         take(ws, [replace(source, database="mysql://u:secret@h/db")], {})
+
+
+@pytest.mark.slow
+def test_postgres_is_asked_with_types_of_its_own(ws: Workspace, postgres_databases: Databases) -> None:
+    query = """
+        SELECT * FROM (VALUES ('AA', NULL, NULL, NULL, false), ('UA', timestamptz '2024-01-01 13:00+01', 3.5::numeric, 7::bigint, true))
+        AS landed (carrier, "at", delay, flight, late) ORDER BY carrier
+    """
+    source = SqlSource(name="flights", database=postgres_databases.fresh(), query=query)
+    taken = take(ws, [source], {})["flights"]
+    assert isinstance(taken.content, pa.Table)
+    assert taken.content["at"].to_pylist() == [None, NOON]
+    assert {name: kind.partition("(")[0] for name, kind in taken.columns.items()} == {
+        "carrier": "string", "at": "timestamp[us, tz=UTC]", "delay": "decimal128", "flight": "int64", "late": "bool",
+    }  # fmt: skip
+    apply(ws, [VIEW], sources=[replace(source, types={"delay": "double"})])
+    assert open_table(ws, "flights")["delay"].to_pylist() == [None, 3.5]
 
 
 @pytest.mark.slow

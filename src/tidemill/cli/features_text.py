@@ -58,9 +58,8 @@ def told_versions(found: Sequence[ViewVersion]) -> str:
 
 def _what(feature: Feature) -> str:
     summary = feature.aggregation
-    if summary is None:
-        return f"latest {feature.reads}"
-    return f"{summary.function} of {summary.column or 'events'} in {summary.window}"
+    told = f"latest {feature.reads}" if summary is None else f"{summary.function} of {summary.column or 'events'} in {summary.window}"
+    return told if feature.default is None else f"{told}, else {feature.default}"
 
 
 def told_import(found: FeastImport) -> str:

@@ -23,6 +23,8 @@ from tidemill.features.views import FeatureView, expand
 from tidemill.govern.workspace import Workspace
 
 FETCH_ROWS = 50_000
+# One thread sums the same rows, and gives them, in the same order; and a query says the same here and where extensions could be fetched.
+ALONE = {"threads": 1, "autoinstall_known_extensions": False, "autoload_known_extensions": False}
 _TIME = re.compile(r"timestamp\[(s|ms|us|ns), tz=(.+)\]")
 
 
@@ -53,7 +55,7 @@ def take(ws: Workspace, sources: Sequence[Source], views: Mapping[str, FeatureVi
             found[source.name] = _files(ws, source)
         elif isinstance(source, SqlSource):
             table, origins = _queried(ws, source, found) if source.database is None else (_fetched(source, source.database), ())
-            table = _typed(source.name, table, source.types)
+            table = _typed(source.name, _in_utc(table), source.types)
             found[source.name] = Taken(table, _columns(table.schema), origins)
         elif isinstance(source, JoinedSource):
             found[source.name] = _joined(ws, source, found, views)
@@ -166,13 +168,13 @@ def _matching(ws: Workspace, source: FileSource, pattern: str, folder: Path) -> 
 
 
 def _queried(ws: Workspace, source: SqlSource, others: Mapping[str, Taken]) -> tuple[pa.Table, tuple[str, ...]]:
-    """Ask datasets, files and other sources. One thread, so that the same rows are summed and come in the same order."""
+    """Ask datasets, files and other sources."""
     import duckdb
 
     origins = []
     datasets = {dataset.name for dataset in list_datasets(ws)}
     try:
-        with duckdb.connect(config={"threads": 1, "file_search_path": str(ws.home)}) as connection:
+        with duckdb.connect(config={**ALONE, "file_search_path": str(ws.home)}) as connection:
             for name in _tables(source):
                 if name in others and others[name].content is not None:
                     origins.append(name)
@@ -223,6 +225,8 @@ def _fetched(source: SqlSource, database: str) -> pa.Table:
     from sqlalchemy.exc import SQLAlchemyError
 
     url = with_variables(database)
+    if url.startswith("postgresql://"):
+        url = url.replace("postgresql", "postgresql+psycopg", 1)  # the driver that the catalog has, too
     try:
         engine = create_engine(url)
     except ModuleNotFoundError as error:
@@ -254,6 +258,12 @@ def _fetched(source: SqlSource, database: str) -> pa.Table:
 def _table(names: Sequence[str], rows: Sequence[Any]) -> pa.Table:
     columns = list(zip(*rows, strict=True)) or [()] * len(names)
     return pa.table([pa.array(column) for column in columns], names=list(names))
+
+
+def _in_utc(table: pa.Table) -> pa.Table:
+    """Return a table whose moments are told in UTC, wherever the database stands that was asked."""
+    kinds = [pa.timestamp(kind.unit, "UTC") if pa.types.is_timestamp(kind) and kind.tz else kind for kind in table.schema.types]
+    return table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True))))
 
 
 def _typed(name: str, table: pa.Table, types: Mapping[str, str]) -> pa.Table:

@@ -171,7 +171,7 @@ def test_a_push_that_does_not_fit_is_refused(caller: Caller, body: Any, says: st
     assert says in answer.json()["detail"]
 
 
-@pytest.mark.skipif(not PEER.exists(), reason="Feast is not installed; make its environment as benchmarks/README.md says")
+@pytest.mark.skipif(not PEER.exists(), reason="Feast is not installed; benchmarks/features/bench_retrieval.py makes its environment")
 def test_feasts_own_client_understands_the_answers(caller: Caller, tmp_path: Path) -> None:
     command = [str(PEER), str(FIXTURES / "feast_peer.py"), str(tmp_path), f"http://127.0.0.1:{caller.port}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
