@@ -123,6 +123,7 @@ def test_an_empty_workspace_has_little_to_show(say: Say, fresh: Path, line: str)
     ("line", "says"),
     [
         ("data show nothing", "there is no dataset 'nothing'"),
+        ("data ingest events", "there is no source 'events' (declared are: none)"),
         ("data ingest events --from nothing", "there is no folder nothing to watch"),
         ("data ingest events --from file:x/in", "nothing is known that tells the rows of dataset 'events' apart"),
         ("features show nothing", "there is no feature view 'nothing'"),

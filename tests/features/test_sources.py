@@ -17,6 +17,7 @@ from tidemill.core.codec import encode_text
 from tidemill.core.errors import Invalid, Unavailable
 from tidemill.core.settings import with_variables
 from tidemill.core.values import replace
+from tidemill.datasets.keys import KeySet, list_keys
 from tidemill.datasets.versions import DatasetNotFound, add, list_versions, open_table, paths, read_version
 from tidemill.features.applied import apply, plan, refresh
 from tidemill.features.declared import declared_features
@@ -32,6 +33,7 @@ from tidemill.features.sources import (
     list_sources,
     masked,
     read_source,
+    stream_of,
 )
 from tidemill.features.taken import SourceUnreadable, take
 from tidemill.features.views import Aggregation, Feature, FeatureService, FeatureView
@@ -229,8 +231,17 @@ def test_rows_that_come_by_themselves_have_columns_before_the_first_one(ws: Work
     assert read_version(ws, "flights").rows == 2
     with pytest.raises(Invalid, match=r"'flights' declares other columns than dataset flights@2 has \(at timestamp"):
         plan(ws, [], sources=[replace(PUSHED, columns={"carrier": "string"})])
-    stream = StreamSource(name="wind", url="redis://:secret@127.0.0.1/0/wind")
+    stream = StreamSource(name="wind", url="redis://:secret@127.0.0.1/0/wind", key=("id",))
     apply(ws, [], sources=[stream])
+    assert stream_of(ws, "wind") == ("redis://:secret@127.0.0.1/0/wind", ("id",))
+    with pytest.raises(Invalid, match="source 'flights' is no stream"):
+        stream_of(ws, "flights")
+    keyed = replace(PUSHED, name="landed", key=("carrier", "at"))
+    apply(ws, [], sources=[keyed])
+    assert [(key.dataset, key.columns) for key in list_keys(ws)] == [("landed", ("carrier", "at")), ("wind", ("id",))]
+    for act in (plan, apply):
+        with pytest.raises(KeySet, match="told apart by carrier, at"):
+            act(ws, [], sources=[replace(keyed, key=("at",))])
     assert "secret" not in repr(stream) + repr(list_sources(ws)) + encode_text(list_sources(ws))
     assert not list_versions(ws, "wind")
     assert read_source(ws, "wind") == stream
@@ -274,7 +285,8 @@ def test_what_does_not_fit_is_said_before_anything_is_written(ws: Workspace, hom
         (lambda: SqlSource(name="a", query=" "), "source 'a' asks nothing"),
         (lambda: PushSource(name="a", columns={}), "source 'a' is pushed and declares no columns"),
         (lambda: PushSource(name="a", columns={"b": "list"}), "column 'b' of source 'a' is of type 'list'; expected one of string, double"),
-        (lambda: StreamSource(name="a b", url="local:x/y"), "source name 'a b' is not usable"),
+        (lambda: PushSource(name="a", columns={"b": "bool"}, key=("c",)), "source 'a' has no column c to tell rows apart by"),
+        (lambda: StreamSource(name="a b", url="file:x/y"), "source name 'a b' is not usable"),
     ],
 )
 def test_a_declaration_that_makes_no_sense_is_refused(make: Any, message: str) -> None:

@@ -10,6 +10,7 @@ from tidemill.core.process import StopSignal, on_stop
 from tidemill.datasets import intake, versions
 from tidemill.deploy.ingest import IngestCounts, IngestRequest
 from tidemill.deploy.ingest import ingest as run_ingest
+from tidemill.features.sources import stream_of
 
 
 @click.group()
@@ -67,8 +68,9 @@ def log(name: str, home: Path | None, project: str | None, as_json: bool) -> Non
 @data.command()
 @click.argument("name")
 @click.option(
-    "--from", "source", required=True,
-    help="Topic to read (redis://HOST:PORT/DB/TOPIC, kafka://BROKER/TOPIC, file:FOLDER/TOPIC), or a folder to watch for new files.",
+    "--from", "source",
+    help="Topic to read (redis://HOST:PORT/DB/TOPIC, kafka://BROKER/TOPIC, file:FOLDER/TOPIC), or a folder to watch for new files. "
+    "Default: the stream that NAME is declared to come from.",
 )  # fmt: skip
 @click.option("--key", multiple=True, help="Column that tells rows apart; several as A,B. Needed once for a topic.")
 @click.option("--rows", type=click.IntRange(1), default=50_000, show_default=True, help="Most rows that become a version at once.")
@@ -82,8 +84,8 @@ def log(name: str, home: Path | None, project: str | None, as_json: bool) -> Non
 @workspace_options
 @json_option
 def ingest(
-    name: str, source: str, key: tuple[str, ...], rows: int, every: float, once: bool, group: str, claim_after: float, home: Path | None,
-    project: str | None, as_json: bool,
+    name: str, source: str | None, key: tuple[str, ...], rows: int, every: float, once: bool, group: str, claim_after: float,
+    home: Path | None, project: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Take rows into dataset NAME as they come, until told to stop (SIGTERM, Ctrl-C) or, with --once, until nothing is left.
 
@@ -91,10 +93,11 @@ def ingest(
     not fit go to TOPIC.refused, or of files to NAME.quarantine, with the reason. With a key, feature views get the rows as well.
     """
     columns = tuple(column for given in key for column in given.split(","))
-    request = IngestRequest(
-        dataset=name, source=source, key=columns, rows=rows, every_s=every, once=once, group=group, claim_after_s=claim_after
-    )  # fmt: skip
     ws, stopping = opened(home, project), StopSignal()
+    place, declared = (source, ()) if source is not None else stream_of(ws, name)
+    request = IngestRequest(
+        dataset=name, source=place, key=columns or declared, rows=rows, every_s=every, once=once, group=group, claim_after_s=claim_after
+    )  # fmt: skip
     on_stop(stopping.set)
     done = run_ingest(ws, request, stopping=stopping.is_set, watch=_show_ingest if on_terminal() else lambda _: None)
     if on_terminal():

@@ -13,6 +13,7 @@ from tidemill.core.digest import digest_value
 from tidemill.core.errors import Invalid
 from tidemill.core.values import Value, replace
 from tidemill.datasets import intake
+from tidemill.datasets.keys import KeySet, read_key, set_key
 from tidemill.datasets.versions import DatasetVersion, list_versions, read_version
 from tidemill.features.computed import computed_types, input_types
 from tidemill.features.definitions import (
@@ -98,6 +99,9 @@ def apply(
         named = {source.name: source for source in fresh}
         for name, content in taken.items():  # what a query asks comes before it
             _add(ws, named[name], content, reason=reason)
+        for source in fresh:
+            if isinstance(source, StreamSource | PushSource) and source.key:
+                set_key(ws, source.name, source.key, reason=reason)
     standing, versions = _check(ws, views, {}), _newest_numbers(ws, sources)
     now = ws.clock.now()
     with ws.catalog.transaction() as tx:
@@ -129,7 +133,7 @@ def refresh(ws: Workspace, name: str, *, reason: str = "") -> DatasetVersion:
     """
     source = read_source(ws, name)
     if isinstance(source, StreamSource | PushSource):
-        comes = f"data ingest {name}" if isinstance(source, StreamSource) else f"POST /push/{name}"
+        comes = f"tidemill data ingest {name}" if isinstance(source, StreamSource) else f"POST /push/{name}"
         raise Invalid(f"rows of source {name!r} come as they happen ({comes}); there is nothing to refresh")
     views = _views_to_be(ws, ())
     taken = take(ws, [source], views)
@@ -205,8 +209,11 @@ def _planned(
     """Return what is to change, once all of it has been held against what it stands on. Raises Invalid."""
     versions = _newest_numbers(ws, sources)
     for source in sources:
-        if isinstance(source, StreamSource | PushSource) and source.name in versions and source.name in taken:
-            _check_there(source, taken[source.name], read_version(ws, source.name))
+        if isinstance(source, StreamSource | PushSource) and source.name in taken:
+            if source.name in versions:
+                _check_there(source, taken[source.name], read_version(ws, source.name))
+            if source.key and (key := read_key(ws, source.name)) is not None and key.columns != source.key:
+                raise KeySet(source.name, key.columns)
     coming = {name: versions.get(name, 0) + 1 for name, each in taken.items() if each.content is not None}
     standing = _check(ws, views, taken)
     with ws.catalog.reading() as tx:

@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, Index, PrimaryKeyConstraint, Table, i
 from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, current
 from tidemill.core.errors import Invalid, NotFound
 from tidemill.core.ids import check_name
-from tidemill.core.settings import mask
+from tidemill.core.settings import mask, with_variables
 from tidemill.core.values import Value, field, fields_of, replace
 from tidemill.datasets.versions import list_versions
 from tidemill.features.views import FeatureService
@@ -100,29 +100,38 @@ class JoinedSource(_Named, frozen=True, kw_only=True, tag="features", tag_field=
 
 
 class StreamSource(_Named, frozen=True, kw_only=True, tag="stream", tag_field="kind"):
-    """A stream that rows are taken from: redis://HOST/DB/TOPIC, kafka:HOST/TOPIC, local:FOLDER/TOPIC; ${NAME} stands for a variable.
+    """A topic that `data ingest` takes rows from: redis://HOST:PORT/DB/TOPIC, kafka://BROKER/TOPIC, file:FOLDER/TOPIC.
 
-    columns: names and Arrow types, so that views can be applied before the first row has come.
+    ${NAME} in url stands for a variable of the environment. columns: names and Arrow types, so that views can be applied before the first
+    row has come. key: the columns that tell rows apart.
     """
 
     url: str
     columns: dict[str, str] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_columns(self.name, self.columns)
+        if self.columns:
+            _check_key(self.name, self.key, self.columns)
 
 
 class PushSource(_Named, frozen=True, kw_only=True, tag="push", tag_field="kind"):
-    """Rows that callers send. columns: names and Arrow types, so that views can be applied before the first row has come."""
+    """Rows that callers send. columns: names and Arrow types, so that views can be applied before the first row has come.
+
+    key: the columns that tell rows apart; with one, rows that are pushed to the views become rows of the dataset, too, each once.
+    """
 
     columns: dict[str, str]
+    key: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.columns:
             raise Invalid(f"source {self.name!r} is pushed and declares no columns; expected their names and types")
         check_columns(self.name, self.columns)
+        _check_key(self.name, self.key, self.columns)
 
 
 Source = FileSource | SqlSource | JoinedSource | StreamSource | PushSource
@@ -173,6 +182,11 @@ def check_columns(name: str, columns: Mapping[str, str]) -> None:
             raise Invalid(f"column {column!r} of source {name!r} is of type {kind!r}; expected one of {known}, or timestamp[us, tz=UTC]")
 
 
+def _check_key(name: str, key: Sequence[str], columns: Mapping[str, str]) -> None:
+    if strange := [column for column in key if column not in columns]:
+        raise Invalid(f"source {name!r} has no column {', '.join(strange)} to tell rows apart by (it has: {', '.join(columns)})")
+
+
 def masked(source: Source) -> Source:
     """Return a source for people to see: without passwords."""
     return replace(source, **{name: _masked(value) for name in _SECRET if (value := getattr(source, name, None)) is not None})
@@ -199,6 +213,14 @@ def read_source(ws: Workspace, name: str) -> Source:
     if name not in known:
         raise SourceNotDeclared(name, sorted(known))
     return known[name]
+
+
+def stream_of(ws: Workspace, name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the topic that a declared stream's rows come from, a URL with its secrets, and its key. Raises SourceNotDeclared, Invalid."""
+    source = read_source(ws, name)
+    if not isinstance(source, StreamSource):
+        raise Invalid(f"source {name!r} is no stream; name the topic or folder to take rows from")
+    return with_variables(source.url), source.key
 
 
 def write_source(tx: Connection, ws: Workspace, source: Source, now: datetime) -> None:
