@@ -1,5 +1,6 @@
 """Datasets: same content, same version; appends share; bad files are one sentence."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +32,14 @@ def test_an_append_shares_what_was_there(ws: Workspace) -> None:
     assert before < set(paths(ws, "flights@2"))
     assert open_table(ws, "flights@1").num_rows == 1000
     assert open_table(ws, "flights").slice(1000).column("late").to_pylist() == [True] * 5
+
+
+def test_of_appends_at_once_none_is_lost(any_ws: Workspace) -> None:
+    append(any_ws, "flights", world.flights(1))
+    with ThreadPoolExecutor(4) as several:
+        made = list(several.map(lambda _: append(any_ws, "flights", world.flights(2)).version, range(8)))
+    assert sorted(made) == list(range(2, 10))
+    assert (read_version(any_ws, "flights").rows, open_table(any_ws, "flights").num_rows) == (17, 17)
 
 
 def test_an_append_of_other_columns_is_refused(ws: Workspace) -> None:

@@ -1,6 +1,7 @@
 """Rows that arrive go both ways: what is online is what history says, in whatever order they came, and nothing counts twice."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,15 @@ def test_a_caller_who_asks_again_gets_the_first_answer(any_ws: Workspace) -> Non
     world.tick(any_ws, days=8)
     arrive(any_ws, "events", table, once="c")
     assert arrive(any_ws, "events", table, once="a")[0].new == 2  # told for a week
+
+
+def test_callers_at_once_count_each_row_once(any_ws: Workspace) -> None:
+    set_key(any_ws, "events", ["id"])
+    with ThreadPoolExecutor(4) as several:
+        taken = list(several.map(lambda n: arrive(any_ws, "events", pa.table({"id": [n, n + 1]}))[0].new, range(8)))
+        again = set(several.map(lambda _: arrive(any_ws, "events", pa.table({"id": [100]}), once="a")[0].new, range(4)))
+    assert (sum(taken), again) == (9, {1})
+    assert sorted(open_table(any_ws, "events")["id"].to_pylist()) == [*range(9), 100]
 
 
 def test_a_place_that_another_has_moved_takes_nothing(any_ws: Workspace) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from sqlalchemy import Column, PrimaryKeyConstraint, Table, delete, insert, select
+from sqlalchemy import Column, PrimaryKeyConstraint, Table, delete, select
 
 from tidemill.catalog.events import EventBody
-from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, insert_new
+from tidemill.catalog.schema import METADATA, JsonValue, Moment, Text, insert_new, upsert
 from tidemill.core.codec import pack
 from tidemill.core.errors import Conflict, Invalid
 from tidemill.core.ids import Digest, check_name
@@ -169,9 +169,7 @@ def _remember(ws: Workspace, name: str, part: Digest, keys: Words) -> None:
         file.flush()
         digest = ws.objects.put_file(Path(file.name))
     with ws.catalog.transaction() as tx:
-        mine = {"project": ws.project, "dataset": name, "part": part}
-        tx.execute(delete(KEY_PARTS).where(*(KEY_PARTS.c[column] == value for column, value in mine.items())))
-        tx.execute(insert(KEY_PARTS).values(**mine, keys=digest))
+        upsert(tx, KEY_PARTS, [{"project": ws.project, "dataset": name, "part": part, "keys": digest}])
 
 
 def _sorted_keys(ws: Workspace, part: Digest, columns: Sequence[str]) -> Words:
