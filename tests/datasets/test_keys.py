@@ -1,5 +1,7 @@
 """Keys: a row that is there is known in every version that has it, however it came in."""
 
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +11,7 @@ from sqlalchemy import select
 
 from tests import world
 from tidemill.core.errors import Invalid
-from tidemill.datasets.intake import append
+from tidemill.datasets.intake import RowsRefused, append
 from tidemill.datasets.keys import KEY_PARTS, KeySet, already_there, first_ones, hashes_of, list_keys, read_key, set_key
 from tidemill.datasets.keys import _among as among
 from tidemill.datasets.versions import add, open_table, paths, read_version
@@ -48,6 +50,13 @@ def test_a_row_that_is_there_is_not_added_again_whichever_way_it_came(any_ws: Wo
     assert (again.new, again.duplicates, again.version and again.version.version) == (0, 2, 3)
     add(any_ws, "events", rows(1))  # a version of other content: what it has not may come again
     assert append(any_ws, "events", rows(1, 2)).new == 1
+
+
+def test_a_row_without_its_key_is_nobody_s(ws: Workspace) -> None:
+    set_key(ws, "events", ["at"])
+    for nothing in (None, math.nan):
+        with pytest.raises(RowsRefused, match="row 2: column 'at' is null"):
+            append(ws, "events", pa.table({"at": pa.array([1.5, nothing], pa.float64())}))
 
 
 def test_the_first_good_row_of_a_key_stays(ws: Workspace) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from tests import world
 from tests.services import kafka_cluster
+from tidemill.checks.check import list_checks
 from tidemill.core.clock import wait_until
 from tidemill.core.errors import Conflict, Invalid, NotFound
 from tidemill.datasets.contracts import ColumnRule, Contract
@@ -173,10 +174,11 @@ def test_rows_that_break_the_contract_stop_no_stream(ws: Workspace, tmp_path: Pa
     source = f"file:{tmp_path}/log/in"
     rules = (ColumnRule(column="x", high=1.0),)
     for policy, taken in (("block", 2), ("quarantine", 2), ("warn", 3)):
-        set_contract(ws, policy, Contract(columns=rules, on_violation=policy))  # type: ignore[arg-type]
+        set_contract(ws, policy, Contract(columns=rules, rows_min=9, on_violation=policy))  # type: ignore[arg-type]
         put(f"{source}-{policy}", event(1), event(80), event(2))
         assert ingest(ws, request(f"{source}-{policy}", dataset=policy)).new == taken
         assert len(found(f"{source}-{policy}.refused")) == 3 - taken
+    assert {record.result.name for record in list_checks(ws, "dataset:block@1")} == {"x <= 1"}  # a portion may be small
     assert "it breaks the contract: x <= 1" in found(f"{source}-block.refused")[0]["reason"]
 
 

@@ -8,7 +8,7 @@ from tidemill.cli.opening import opened, workspace_options
 from tidemill.cli.show import emit, json_option, on_terminal, table
 from tidemill.core.process import StopSignal, on_stop
 from tidemill.datasets import intake, versions
-from tidemill.deploy.ingest import IngestCounts, IngestRequest
+from tidemill.deploy.ingest import ROWS_MAX, IngestCounts, IngestRequest
 from tidemill.deploy.ingest import ingest as run_ingest
 from tidemill.features.sources import stream_of
 
@@ -73,7 +73,9 @@ def log(name: str, home: Path | None, project: str | None, as_json: bool) -> Non
     "Default: the stream that NAME is declared to come from.",
 )  # fmt: skip
 @click.option("--key", multiple=True, help="Column that tells rows apart; several as A,B. Needed once for a topic.")
-@click.option("--rows", type=click.IntRange(1), default=50_000, show_default=True, help="Most rows that become a version at once.")
+@click.option(
+    "--rows", type=click.IntRange(1, ROWS_MAX), default=50_000, show_default=True, help="Most rows that become a version at once."
+)
 @click.option("--every", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="Seconds between two versions.")
 @click.option("--once", is_flag=True, help="End when nothing is left to take.")
 @click.option("--group", default="", help="Consumers of one group share a topic out. Default: one of the dataset's own.")

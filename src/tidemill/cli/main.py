@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("tidemill.cli.workspace:doctor", "Look for trouble and say what to do about it."),
     "gc": ("tidemill.cli.upkeep:gc", "Empty the trash and give disk back."),
     "demo": ("tidemill.cli.demo:demo", "Replay a year of real flights through the whole loop."),
-    "data": ("tidemill.cli.data:data", "Datasets: add, list, show."),
+    "data": ("tidemill.cli.data:data", "Datasets: add, ingest, list, show."),
     "features": ("tidemill.cli.features:features", "Features: list, show, apply, materialize."),
     "pipeline": ("tidemill.cli.pipeline:pipeline", "Pipelines: run, list."),
     "run": ("tidemill.cli.run:run", "Runs: list, compare, export, delete, merge."),

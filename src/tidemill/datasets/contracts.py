@@ -11,6 +11,7 @@ from tidemill.core.values import Meta, Value
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 SAMPLES = 3
+VOLUME = "volume"
 
 
 class ColumnRule(Value, frozen=True, kw_only=True):
@@ -95,7 +96,7 @@ def _volume(table: pa.Table, contract: Contract) -> CheckResult:
     enough = table.num_rows >= contract.rows_min
     summary = f"{table.num_rows} rows, at least {contract.rows_min} expected"
     evidence = Evidence(values={"rows": float(table.num_rows)}, thresholds={"rows": float(contract.rows_min)})
-    return CheckResult(name="volume", verdict="pass" if enough else "fail", summary=summary, evidence=evidence)
+    return CheckResult(name=VOLUME, verdict="pass" if enough else "fail", summary=summary, evidence=evidence)
 
 
 def _kinds(table: pa.Table, contract: Contract) -> list[CheckResult]:

@@ -20,7 +20,7 @@ from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest, EventId, check_name
 from tidemill.core.values import Value, replace
 from tidemill.datasets import versions
-from tidemill.datasets.contracts import SAMPLES, Contract, examine
+from tidemill.datasets.contracts import SAMPLES, VOLUME, Contract, examine
 from tidemill.datasets.keys import Words, already_there, first_ones, hashes_of, read_key
 from tidemill.datasets.rows import Misfit, from_records, from_table, jsonlike, text_of
 from tidemill.datasets.versions import DatasetVersion, Draft, open_table, read_files
@@ -172,10 +172,12 @@ def take(
         before = versions.find_newest(ws, name)
         sorted_out = _sort_out(ws, name, rows, before, contract, columns=columns, needed=needed)
         _check_refusals(name, sorted_out, contract, on_bad)
+        # How many rows a portion has says nothing of a dataset that grows by portions.
+        results = [result for result in sorted_out.results if on_bad == "refuse" or result.name != VOLUME]
         aside = sorted_out.misfits if on_bad != "return" else []
         good, bad = sorted_out.good, _quarantine(ws, name, sorted_out.broken, sorted_out.reasons, sorted_out.unfit) if aside else None
         draft = versions.draft_append(ws, name, good, before) if good.num_rows else None
-        judged = keep_results(ws, "", sorted_out.results) if draft is not None else []
+        judged = keep_results(ws, "", results) if draft is not None else []
         try:
             with ws.catalog.transaction() as tx:
                 version = versions.record_draft(tx, ws, draft, reason=reason, cause=cause) if draft is not None else before
@@ -184,7 +186,7 @@ def take(
                     write_judgement(ws, tx, version.node, judged, reason="contract")
                 taken = Taken(
                     version=version, quarantine=set_aside, new=good.num_rows, duplicates=sorted_out.duplicates, set_aside=len(aside),
-                    results=tuple(sorted_out.results),
+                    results=tuple(results),
                 )  # fmt: skip
                 beside(tx, taken, draft.part if draft is not None else None)
         except versions.Overtaken:
@@ -245,7 +247,7 @@ def _sort_out(
         raise Invalid(f"rows for dataset {name!r} have no column {', '.join(missing)}, which each must have (they have: {has})")
     reasons: dict[int, str] = {}
     for column in needed if table.num_rows else ():
-        for place in np.flatnonzero(table.column(column).is_null().to_numpy()).tolist():
+        for place in np.flatnonzero(table.column(column).is_null(nan_is_null=True).to_numpy()).tolist():
             reasons.setdefault(place, f"column {column!r} is null; expected a value in each row")
     hashes = hashes_of(table, columns) if columns and table.num_rows else None
     there = already_there(ws, before, columns, hashes) if hashes is not None else np.zeros(table.num_rows, dtype=np.bool_)

@@ -20,6 +20,7 @@ WAIT_S = 0.5
 DRAINED_S = 3.0
 LOOK_S = 0.05
 LAG_S = 5.0
+ROWS_MAX = 200_000  # more are too many for Redis to take off in one step
 Positive = Annotated[float, Meta(gt=0)]
 
 
@@ -35,7 +36,7 @@ class IngestRequest(Value, frozen=True, kw_only=True):
     dataset: str
     source: str
     key: tuple[str, ...] = ()
-    rows: Annotated[int, Meta(ge=1)] = 50_000
+    rows: Annotated[int, Meta(ge=1, le=ROWS_MAX)] = 50_000
     every_s: Positive = 10.0
     once: bool = False
     group: str = ""
