@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests import world
 from tests.features import worlds as features
 from tests.services import free_port
+from tidemill.core.codec import encode
 from tidemill.core.errors import Invalid
 from tidemill.core.values import replace
 from tidemill.datasets.contracts import ColumnRule, Contract
@@ -22,12 +23,14 @@ from tidemill.datasets.keys import set_key
 from tidemill.datasets.marks import AlreadyTaken, Mark, marked_datasets
 from tidemill.datasets.versions import add, list_versions, open_table
 from tidemill.deploy.arrivals import OWED, arrive, settle_owed
+from tidemill.deploy.ingest import IngestRequest, ingest
 from tidemill.features.applied import apply
 from tidemill.features.history import history
 from tidemill.features.lookup import features_get
 from tidemill.features.materialize import materialize
 from tidemill.features.views import FeatureService, FeatureView
 from tidemill.govern.workspace import Workspace
+from tidemill.store.table import open_topic
 
 KEYED = (features.window_view(keys=True), features.latest_view(keys=True, ttl=None))
 UNKEYED = replace(features.window_view(keys=False), name="unkeyed")
@@ -78,6 +81,24 @@ def test_online_is_what_history_says_whatever_the_order(ws: Workspace) -> None:
 
     world.tick(ws, minutes=20)
     check()
+
+
+def test_events_of_a_topic_are_online_as_history_says_though_they_come_out_of_order(ws: Workspace, tmp_path: Path) -> None:
+    prepared(ws, *KEYED)
+    rng = random.Random(5)
+    events = [
+        {**features.event(f"F{number}", delay=rng.uniform(-9, 60)), "origin": rng.choice(ORIGINS),
+         "landed_at": features.START + timedelta(seconds=rng.randrange(1200))}
+        for number in range(60)
+    ]  # fmt: skip
+    topic = open_topic(f"file:{tmp_path}/log/landed")
+    topic.append([("", encode(told(event))) for event in [*events, *rng.sample(events, 20)]])
+    topic.close()
+    world.tick(ws, minutes=20)
+    done = ingest(ws, IngestRequest(dataset="flights", source=f"file:{tmp_path}/log/landed", rows=7, once=True))
+    assert (done.new, done.duplicates) == (60, 20)
+    check_same(ws)
+    assert features_get(ws, [{"origin": "EWR"}], "all").rows[0].features["count_all_15"]
 
 
 def test_what_comes_twice_counts_once_and_the_first_stays_on_both_sides(ws: Workspace) -> None:
