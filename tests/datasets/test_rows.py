@@ -99,7 +99,7 @@ def test_a_body_says_by_itself_what_it_is(tmp_path: Path) -> None:
         body.write_text(text)
         assert read_rows(body) == table.to_pylist()
     for text, says in (
-        ("[", "the rows is not valid JSON"),
+        ("[", "the body is not valid JSON"),
         ('{"a": 1}\n{', "line 2 is not valid JSON"),
         ("[]", "there are no rows"),
         ("", "no rows"),

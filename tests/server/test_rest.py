@@ -76,7 +76,14 @@ def test_rows_arrive_once_by_key_or_by_what_the_caller_calls_them(client: Client
     told = [transport.request("POST", place, body=b'{"id": 5, "x": 1}\n{"id": 6, "x": 1}\n', headers=headers) for _ in range(2)]
     assert [answer.status for answer in told] == [201, 201]
     assert told[0].body == told[1].body
-    for body, says in ((b"{", "line 1 is not valid JSON"), (b"", "there are no rows"), (b'[{"id": 7}]', "row 1: it lacks x")):
+    for body, says in (
+        (b"{", "line 1 is not valid JSON"),
+        (b"[1,", "the body is not valid JSON"),
+        (b"\xff\xfe", "line 1 is not valid JSON"),
+        (b"17", "row 1: it is int; expected an object"),
+        (b"", "there are no rows"),
+        (b'[{"id": 7}]', "row 1: it lacks x"),
+    ):
         answer = transport.request("POST", place, body=body, headers={"Content-Type": "application/json"})
         assert (answer.status, says in answer.body.decode()) == (400, True)
     assert transport.request("POST", place, body=b"[1]", headers={"Idempotency-Key": "x" * 256}).status == 400

@@ -71,7 +71,7 @@ def read_rows(path: Path, form: RowsForm | None = None) -> pa.Table | list[Any]:
         raise Invalid(f"the rows could not be read as {told}: {error}") from error
     text = path.read_bytes()
     if head.lstrip().startswith(b"["):
-        found = decode_any(text, what="the rows")
+        found = decode_any(text, what="the body")
     else:
         found = [decode_any(line, what=f"line {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not found:
