@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.features import worlds
@@ -133,6 +133,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         yield opened
 
 
+@settings(max_examples=settings.default.max_examples // 4)  # each writes and reads files
 @given(views(), worlds.event_rows(keys=True), QUESTIONS, st.integers(1500, 9000))
 def test_cut_into_parts(
     executor: Executor, view: FeatureView, events: list[dict[str, Any]], rows: list[tuple[Any, Any, int]], budget: int
