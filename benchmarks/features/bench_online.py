@@ -52,7 +52,7 @@ def main() -> None:
         "features online",
         f"{ROWS} rows, 6 views, {len(FEATURES)} features, 900 flights in a day; then 3 latest values of a view of {size:,} events of "
         f"{size // 10:,} entities; one caller",
-        ("lmdb", "numpy", "redis"),
+        ("lmdb", "numpy", "redis", "hiredis"),
     )
     with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as folder:
         online = open_online(f"lmdb:{folder}/online")
@@ -109,7 +109,7 @@ def filled(report: Report, told: Options, folder: Path, kind: str, place: str, p
         pairs = list(ws.online.scan(plan.namespace))
         ws.online.close()
     keys = np.array([int.from_bytes(key[2:], "big") if key[1] >= 0xCC else key[1] for key in entities])
-    random, calls = np.random.default_rng(5), told.size(1000, 20)
+    random, calls = np.random.default_rng(5), told.size(500, 20)
     bare = redis.Redis.from_url(place) if kind == "Redis" else None
     if bare is not None:
         for start in range(0, len(pairs), 10_000):
@@ -143,7 +143,7 @@ def filled(report: Report, told: Options, folder: Path, kind: str, place: str, p
             return whole_by_hand(place.removeprefix("lmdb:"), plan, [int(keys[each[0]]) for each in asked])
 
         alone = count == 1 and kind == "LMDB"
-        rounds = [(by_hand(), by_ours(), by_hand_whole() if alone else []) for _ in range(told.rounds(5))]
+        rounds = [(by_hand(), by_ours(), by_hand_whole() if alone else []) for _ in range(told.rounds(11))]
         for share in (0.5, 0.99):
             floor = f"{kind}: {word}, bare, p{share * 100:.0f}"
             report.add(floor, "µs", [percentile(one, share) for one, _, _ in rounds])
