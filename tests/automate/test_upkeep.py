@@ -146,7 +146,15 @@ def test_what_upkeep_freed_is_told_in_the_audit_log(ws: Workspace) -> None:
     done = collect(ws, now=True, grace=AT_ONCE)
     told = list_events(ws, subject="workspace", limit=1)[0]
     assert (told.kind, told.actor) == ("upkeep.done", "owner")
-    assert told.body == {"experiments": 0, "runs": 1, "logged_models": 0, "models": 0, "objects": 1, "freed_bytes": done.freed_bytes}
+    assert told.body == {
+        "experiments": 0,
+        "runs": 1,
+        "logged_models": 0,
+        "models": 0,
+        "datasets": 0,
+        "objects": 1,
+        "freed_bytes": done.freed_bytes,
+    }
     assert done.freed_bytes >= 7000
 
 

@@ -32,6 +32,9 @@ SHOWN = {
     "data list": "flights",
     "data show flights@2": "1000 rows",
     "data log flights": "version",
+    "data list --deleted": "none",
+    "data status": "no files outside are known",
+    "data verify flights": "files read",
     "features list": "delay",
     "features list --search last": "last",
     "features show last": "last_delay",
@@ -76,7 +79,8 @@ SHOWN = {
 }
 # What changes something, or needs an id: tested by themselves.
 APART = {
-    "init", "up", "demo", "data add", "data ingest", "features apply", "features rollback", "features materialize",
+    "init", "up", "demo", "data add", "data ingest", "data get", "data tag", "data rm", "data restore", "data push", "data pull",
+    "data clone", "features apply", "features rollback", "features materialize",
     "features refresh", "features import-feast", "features history",
     "pipeline run", "run show", "run compare", "run export",
     "run rm", "run restore", "run keep", "run sync", "run watch", "gc", "model alias",

@@ -77,7 +77,7 @@ def test_files_are_read_by_their_kind(ws: Workspace, tmp_path: Path) -> None:
     [
         ("broken.parquet", b"PAR1 no", "could not be read as parquet"),
         ("empty.csv", b"", "could not be read as csv"),
-        ("notes.docx", b"x", "of a kind that is not understood; expected .parquet, .csv or .tsv"),
+        ("notes.docx", b"x", "of a kind that is not understood; expected .parquet, .csv, .tsv"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_sentence_and_leaves_nothing(
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence_and_leaves_nothing(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(Invalid, match=said):
-        add(ws, "broken", tmp_path / name)
+        add(ws, "broken", tmp_path / name, as_table=True)
     assert list_datasets(ws) == []
     with pytest.raises(NotFound, match="there is no file"):
         add(ws, "broken", tmp_path / "gone.csv")

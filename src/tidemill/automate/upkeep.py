@@ -17,6 +17,7 @@ from tidemill.core.clock import EPOCH
 from tidemill.core.codec import plain
 from tidemill.core.ids import Digest
 from tidemill.core.values import Value
+from tidemill.datasets import trash as datasets_trash
 from tidemill.deploy.endpoints import list_endpoints
 from tidemill.deploy.rollouts import list_rollouts
 from tidemill.govern.workspace import Workspace, list_projects
@@ -58,6 +59,7 @@ class Upkept(Value, frozen=True, kw_only=True):
     runs: tuple[str, ...]
     logged_models: tuple[str, ...]
     models: tuple[str, ...]
+    datasets: tuple[str, ...]
     kept: tuple[str, ...]
     before: Counted
     after: Counted
@@ -82,6 +84,7 @@ class UpkeepDone(EventBody, frozen=True, kw_only=True, tag="upkeep.done"):
     runs: int
     logged_models: int
     models: int
+    datasets: int = 0
     objects: int
     freed_bytes: int
 
@@ -95,15 +98,18 @@ def collect(ws: Workspace, *, now: bool = False, grace: timedelta | None = None,
     """
     ws.require("tracking.admin")
     ws.require("registry.admin")
+    ws.require("datasets.admin")
     catalog_before, before = _catalog_bytes(ws), count_objects(ws.objects)
     experiments: list[int] = []
     runs: list[str] = []
     logged: list[str] = []
     models: list[str] = []
+    datasets: list[str] = []
     kept: list[str] = []
     for project in list_projects(ws):
         mine = ws.acting(ws.actor, project)
         models += registry_trash.purge(mine, before=_before(mine, now=now), keep=sorted(_served(mine)))
+        datasets += datasets_trash.purge(mine, before=_before(mine, now=now))
         purged = trash.purge(mine, now=now, keep=_made_into_models(mine))
         _forget_cached(mine, purged.runs)
         experiments += purged.experiments
@@ -119,6 +125,7 @@ def collect(ws: Workspace, *, now: bool = False, grace: timedelta | None = None,
         runs=tuple(runs),
         logged_models=tuple(logged),
         models=tuple(models),
+        datasets=tuple(datasets),
         kept=tuple(kept),
         before=before,
         after=count_objects(ws.objects),
@@ -203,6 +210,7 @@ def _told(done: Upkept) -> UpkeepDone:
         runs=len(done.runs),
         logged_models=len(done.logged_models),
         models=len(done.models),
+        datasets=len(done.datasets),
         objects=done.removed,
         freed_bytes=done.freed_bytes,
     )

@@ -1,120 +1,27 @@
 """`tidemill data`: datasets and their versions."""
 
-from pathlib import Path
-
 import click
 
-from tidemill.cli.opening import opened, workspace_options
-from tidemill.cli.show import emit, json_option, on_terminal, table
-from tidemill.core.process import StopSignal, on_stop
-from tidemill.datasets import intake, versions
-from tidemill.deploy.ingest import ROWS_MAX, IngestCounts, IngestRequest
-from tidemill.deploy.ingest import ingest as run_ingest
-from tidemill.features.sources import stream_of
+from tidemill.cli.lazy import CommandTable, LazyGroup
+
+COMMANDS: CommandTable = {
+    "add": ("tidemill.cli.data_versions:add", "Make a version of files, folders, patterns, or what a query says."),
+    "list": ("tidemill.cli.data_versions:list_", "List datasets."),
+    "show": ("tidemill.cli.data_versions:show", "Show one version."),
+    "log": ("tidemill.cli.data_versions:log", "List the versions of a dataset, newest first."),
+    "status": ("tidemill.cli.data_places:data_status", "Tell which files changed since they were added or got."),
+    "get": ("tidemill.cli.data_versions:get", "Write the files of a version into a folder."),
+    "tag": ("tidemill.cli.data_versions:tag", "Let a tag stand for a version."),
+    "rm": ("tidemill.cli.data_versions:rm", "Put versions into the trash."),
+    "restore": ("tidemill.cli.data_versions:restore", "Bring versions back from the trash."),
+    "push": ("tidemill.cli.data_remotes:push_", "Send versions to a folder or bucket: only what it lacks."),
+    "pull": ("tidemill.cli.data_remotes:pull_", "Bring versions from a folder or bucket: only what is missing."),
+    "clone": ("tidemill.cli.data_remotes:clone", "Bring every dataset of a folder or bucket."),
+    "verify": ("tidemill.cli.data_remotes:verify_", "Read every file again; mend what is broken from a remote."),
+    "ingest": ("tidemill.cli.data_ingest:ingest", "Take rows as they come, from a topic or a folder."),
+}
 
 
-@click.group()
+@click.command(cls=LazyGroup, table=COMMANDS)
 def data() -> None:
     """Datasets: names with immutable versions."""
-
-
-@data.command()
-@click.argument("name")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--description", default="", help="What the dataset is.")
-@click.option("--reason", default="", help="Why this version is made.")
-@workspace_options
-@json_option
-def add(name: str, files: tuple[Path, ...], description: str, reason: str, home: Path | None, project: str | None, as_json: bool) -> None:
-    """Make a version of dataset NAME from Parquet or CSV FILES. The same content again is the same version."""
-    admitted = intake.add(opened(home, project), name, list(files), description=description, reason=reason)
-    made, aside = admitted.version, admitted.quarantine
-    note = f"\n{admitted.set_aside} rows that break the contract were set aside: {aside.name}@{aside.version}" if aside else ""
-    emit(admitted, as_json=as_json, text=lambda: f"{made.name}@{made.version}  {made.rows} rows  {made.digest}\n{_schema(made)}{note}")
-
-
-@data.command("list")
-@workspace_options
-@json_option
-def list_(home: Path | None, project: str | None, as_json: bool) -> None:
-    """List datasets."""
-    ws = opened(home, project)
-    found = [versions.read_version(ws, dataset.name) for dataset in versions.list_datasets(ws)]
-    columns = ("dataset", "versions", "rows", "bytes", "changed")
-    emit(found, as_json=as_json, text=lambda: table(columns, [(v.name, v.version, v.rows, v.size_bytes, v.created_at) for v in found]))
-
-
-@data.command()
-@click.argument("reference")
-@workspace_options
-@json_option
-def show(reference: str, home: Path | None, project: str | None, as_json: bool) -> None:
-    """Show the version that NAME or NAME@VERSION names."""
-    found = versions.read_version(opened(home, project), reference)
-    emit(found, as_json=as_json, text=lambda: f"{found.name}@{found.version}  {found.rows} rows  {found.digest}\n{_schema(found)}")
-
-
-@data.command()
-@click.argument("name")
-@workspace_options
-@json_option
-def log(name: str, home: Path | None, project: str | None, as_json: bool) -> None:
-    """List the versions of a dataset, newest first."""
-    found = versions.list_versions(opened(home, project), name)
-    columns = ("version", "rows", "bytes", "made", "by")
-    emit(found, as_json=as_json, text=lambda: table(columns, [(v.version, v.rows, v.size_bytes, v.created_at, v.actor) for v in found]))
-
-
-@data.command()
-@click.argument("name")
-@click.option(
-    "--from", "source",
-    help="Topic to read (redis://HOST:PORT/DB/TOPIC, kafka://BROKER/TOPIC, file:FOLDER/TOPIC), or a folder to watch for new files. "
-    "Default: the stream that NAME is declared to come from.",
-)  # fmt: skip
-@click.option("--key", multiple=True, help="Column that tells rows apart; several as A,B. Needed once for a topic.")
-@click.option(
-    "--rows", type=click.IntRange(1, ROWS_MAX), default=50_000, show_default=True, help="Most rows that become a version at once."
-)
-@click.option("--every", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="Seconds between two versions.")
-@click.option("--once", is_flag=True, help="End when nothing is left to take.")
-@click.option("--group", default="", help="Consumers of one group share a topic out. Default: one of the dataset's own.")
-@click.option(
-    "--claim-after", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
-    help="Seconds until a silent consumer's messages are taken over.",
-)  # fmt: skip
-@workspace_options
-@json_option
-def ingest(
-    name: str, source: str | None, key: tuple[str, ...], rows: int, every: float, once: bool, group: str, claim_after: float,
-    home: Path | None, project: str | None, as_json: bool,
-) -> None:  # fmt: skip
-    """Take rows into dataset NAME as they come, until told to stop (SIGTERM, Ctrl-C) or, with --once, until nothing is left.
-
-    A row counts once, by the key, however often it comes; killed at any moment and started again it loses and doubles nothing. Rows that do
-    not fit go to TOPIC.refused, or of files to NAME.quarantine, with the reason. With a key, feature views get the rows as well.
-    """
-    columns = tuple(column for given in key for column in given.split(","))
-    ws, stopping = opened(home, project), StopSignal()
-    place, declared = (source, ()) if source is not None else stream_of(ws, name)
-    request = IngestRequest(
-        dataset=name, source=place, key=columns or declared, rows=rows, every_s=every, once=once, group=group, claim_after_s=claim_after
-    )  # fmt: skip
-    on_stop(stopping.set)
-    done = run_ingest(ws, request, stopping=stopping.is_set, watch=_show_ingest if on_terminal() else lambda _: None)
-    if on_terminal():
-        click.echo("\r\033[K", nl=False, err=True)
-    emit(done, as_json=as_json, text=lambda: "\n".join((_ingested(done), *(f"refused {each}" for each in done.refused))))
-
-
-def _ingested(done: IngestCounts) -> str:
-    left = f"; {done.lag} still to be taken" if done.lag else ""
-    return f"{done.new} new rows in {done.portions} portions, {done.duplicates} there already, {done.set_aside} set aside{left}"
-
-
-def _show_ingest(done: IngestCounts) -> None:
-    click.echo(f"\r\033[K{_ingested(done)}", nl=False, err=True)
-
-
-def _schema(version: versions.DatasetVersion) -> str:
-    return "\n".join(f"  {name}  {kind}" for name, kind in version.columns.items())

@@ -15,7 +15,7 @@ from tidemill.cli.show import MOMENTS, cell, emit, json_option, on_terminal, tab
 from tidemill.core.errors import Invalid
 from tidemill.core.settings import FILE_NAME
 from tidemill.core.window import Window
-from tidemill.datasets.versions import read_files
+from tidemill.datasets.content import read_files
 from tidemill.deploy.feature_use import feature_use
 from tidemill.deploy.skew import skew as replay
 from tidemill.features import applied, definitions

@@ -8,8 +8,8 @@ import click
 
 from tidemill.catalog import jobs as queue
 from tidemill.cli.opening import opened, workspace_options
-from tidemill.cli.run_text import comparison_text, experiment_rows, merged_text, run_rows, run_text, size_text, trash_rows
-from tidemill.cli.show import emit, json_option, on_terminal, table
+from tidemill.cli.run_text import comparison_text, experiment_rows, merged_text, run_rows, run_text, trash_rows
+from tidemill.cli.show import emit, json_option, on_terminal, size_text, table
 from tidemill.client.call import Caller
 from tidemill.client.client import connect
 from tidemill.client.folders import RunNote, runs_folder

@@ -4,24 +4,12 @@ from collections.abc import Sequence
 
 from tidemill.automate.disk import DiskUse
 from tidemill.automate.upkeep import Upkept
-from tidemill.cli.show import table
+from tidemill.cli.show import size_text, table
 from tidemill.client.sync import Merged
 from tidemill.tracking.compare import Comparison, Row
 from tidemill.tracking.experiments import Experiment
 from tidemill.tracking.runs import Run
 from tidemill.tracking.trash import Trash
-
-UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-
-
-def size_text(size_bytes: float) -> str:
-    """Return a number of bytes as people say it."""
-    size = float(size_bytes)
-    for unit in UNITS:
-        if abs(size) < 1000 or unit == UNITS[-1]:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("unreachable: the last unit takes everything")
 
 
 def run_rows(runs: Sequence[Run], metrics: Sequence[str] = ()) -> str:
@@ -100,7 +88,13 @@ def trash_rows(trash: Sequence[Trash]) -> str:
 
 def upkept_text(found: Upkept) -> str:
     """Return what upkeep removed, with the counts that show it."""
-    removed = {"runs": found.runs, "experiments": found.experiments, "logged models": found.logged_models, "models": found.models}
+    removed = {
+        "runs": found.runs,
+        "experiments": found.experiments,
+        "logged models": found.logged_models,
+        "models": found.models,
+        "datasets": found.datasets,
+    }
     lines = [
         f"removed for good: {', '.join(f'{len(each)} {name}' for name, each in removed.items())}",
         f"objects before: {found.before.objects} ({size_text(found.before.size_bytes)})",

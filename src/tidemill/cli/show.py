@@ -1,16 +1,20 @@
 """How commands print: the same value as a table for people or as JSON for programs."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
+from tidemill.core.clock import elapsed
 from tidemill.core.codec import encode_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 Branch = tuple[str, Sequence["Branch"]]
+_EVERY_S = 0.1
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M")
 """Forms in which a moment may be typed."""
 
@@ -61,6 +65,36 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a number of bytes as people say it."""
+    size = float(size_bytes)
+    for unit in UNITS:
+        if abs(size) < 1000 or unit == UNITS[-1]:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable: the last unit takes everything")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield what is told how many of how many are done and shows it, on a terminal; None where nobody watches."""
+    if not on_terminal():
+        yield None
+        return
+    shown = 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        if (now := elapsed()) - shown > _EVERY_S:
+            shown = now
+            click.echo(f"\r\033[K{done:,} of {total:,} {what}", nl=False, err=True)
+
+    try:
+        yield show
+    finally:
+        click.echo("\r\033[K", nl=False, err=True)
 
 
 def on_terminal() -> bool:

@@ -20,10 +20,11 @@ from tidemill.core.errors import Invalid
 from tidemill.core.ids import Digest, EventId, check_name
 from tidemill.core.values import Value, replace
 from tidemill.datasets import versions
+from tidemill.datasets.content import Watch, files_at, read_files
 from tidemill.datasets.contracts import SAMPLES, VOLUME, Contract, examine
 from tidemill.datasets.keys import Words, already_there, first_ones, hashes_of, read_key
 from tidemill.datasets.rows import Misfit, from_records, from_table, jsonlike, text_of
-from tidemill.datasets.versions import DatasetVersion, Draft, open_table, read_files
+from tidemill.datasets.versions import DatasetVersion, Draft, Source, open_table
 from tidemill.govern.workspace import Workspace
 
 QUARANTINE = "quarantine"
@@ -127,20 +128,23 @@ def read_contract(ws: Workspace, name: str, *, at: datetime | None = None) -> Co
 
 
 def add(
-    ws: Workspace,
-    name: str,
-    source: pa.Table | Sequence[Path] | Path,
-    *,
-    description: str = "",
-    reason: str = "",
-    cause: EventId | None = None,
-) -> Admitted:
-    """Make a version of exactly these rows, but for those that the contract sets aside. Raises ContractBroken under the policy block."""
-    contract = read_contract(ws, name)
+    ws: Workspace, name: str, source: Source, *, as_table: bool | None = None, description: str = "", reason: str = "",
+    cause: EventId | None = None, watch: Watch | None = None,
+) -> Admitted:  # fmt: skip
+    """Make a version of exactly this content, as `versions.add` does, but for rows that the contract sets aside.
+
+    Raises ContractBroken under the policy block.
+    """
+    contract = read_contract(ws, name) if as_table is not False else None
+
+    def write(content: Source) -> DatasetVersion:
+        return versions.add(ws, name, content, as_table=as_table, description=description, reason=reason, cause=cause, watch=watch)
+
     if contract is None:
-        return Admitted(version=versions.add(ws, name, source, description=description, reason=reason, cause=cause))
-    table = source if isinstance(source, pa.Table) else read_files(source)
-    return _admit(ws, name, table, contract, lambda good: versions.add(ws, name, good, description=description, reason=reason, cause=cause))
+        return Admitted(version=write(source))
+    table = source if isinstance(source, pa.Table) else read_files([Path(file.path) for file in files_at(source).values()])
+    # Of files that are good as they are every byte is kept.
+    return _admit(ws, name, table, contract, lambda good: write(source if good is table else good))
 
 
 def append(ws: Workspace, name: str, table: pa.Table, *, reason: str = "", cause: EventId | None = None) -> Taken:

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from tidemill.core.codec import decode_any
 from tidemill.core.errors import Invalid, Unavailable
 from tidemill.core.settings import mask, with_variables
-from tidemill.datasets.versions import list_datasets, open_table, paths, read_files, read_version
+from tidemill.datasets.content import read_files
+from tidemill.datasets.versions import list_datasets, open_table, paths, read_version
 from tidemill.features.fetched import SCHEMES, fetch
 from tidemill.features.keys import is_text
 from tidemill.features.sources import FileSource, JoinedSource, Source, SqlSource

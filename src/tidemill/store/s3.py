@@ -348,6 +348,45 @@ class _Folder:
 
 def open_s3(place: str, *, cache: Path, base: Path) -> S3Store:
     """Open `s3://BUCKET/PREFIX?…`. Raises Invalid for an unknown option."""
+    bucket, where = _open_bucket(place)
+    return S3Store(bucket, where=where, cache=LocalStore(cache))
+
+
+class S3Refs:
+    """Refs as objects `PREFIX/refs/NAME`, each put on the condition that none is there."""
+
+    def __init__(self, bucket: "Bucket", where: str) -> None:
+        self._bucket, self._where = bucket, where
+
+    def names(self, prefix: str) -> list[str]:
+        with _asking(self._where):
+            pages = self._bucket.list(f"refs/{prefix}".rstrip("/"), chunk_size=1000)
+            return sorted(meta["path"].removeprefix("refs/") for page in pages for meta in page)
+
+    def get(self, name: str) -> bytes | None:
+        with _asking(self._where):
+            try:
+                return bytes(self._bucket.get(f"refs/{name}").bytes())
+            except FileNotFoundError:
+                return None
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with _asking(self._where):
+            try:
+                self._bucket.put(f"refs/{name}", data, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+        return True
+
+
+def open_s3_refs(place: str, *, base: Path) -> S3Refs:
+    """Open the refs of `s3://BUCKET/PREFIX?…`. Raises Invalid for an unknown option."""
+    return S3Refs(*_open_bucket(place))
+
+
+def _open_bucket(place: str) -> tuple["Bucket", str]:
     from obstore.store import S3Store as Bucket
 
     parts = urlsplit(f"s3:{place}")
@@ -367,7 +406,7 @@ def open_s3(place: str, *, cache: Path, base: Path) -> S3Store:
         # obstore's own default waits three minutes for a service that is not there.
         retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)},
     )
-    return S3Store(bucket, where=where, cache=LocalStore(cache))
+    return bucket, where
 
 
 def _key(digest: Digest) -> str:

@@ -8,11 +8,16 @@ from tidemill.core.errors import Invalid
 from tidemill.core.settings import mask, nearest
 from tidemill.store.objects import ObjectStore
 from tidemill.store.online import OnlineStore
+from tidemill.store.refs import Refs
 from tidemill.store.streams import Flow, Topic, split_url
 
 STORES = {
     "file": "tidemill.store.local:open_local",
     "s3": "tidemill.store.s3:open_s3",
+}
+REFS = {
+    "file": "tidemill.store.refs:open_local_refs",
+    "s3": "tidemill.store.s3:open_s3_refs",
 }
 ONLINE = {
     "lmdb": "tidemill.store.online_lmdb:open_lmdb",
@@ -36,6 +41,13 @@ def open_store(url: str, *, cache: Path, base: Path = Path()) -> ObjectStore:
     scheme, _, place = url.partition(":")
     store: ObjectStore = _load(STORES, scheme, url, "object store")(place, cache=cache, base=base)
     return store
+
+
+def open_refs(url: str, *, base: Path = Path()) -> Refs:
+    """Open the refs beside an object store. Raises Invalid for a URL that no store knows."""
+    scheme, _, place = url.partition(":")
+    refs: Refs = _load(REFS, scheme, url, "object store")(place, base=base)
+    return refs
 
 
 def open_online(url: str, *, base: Path = Path()) -> OnlineStore:

@@ -89,7 +89,7 @@ def checkout(store: ObjectStore, digest: Digest, folder: Path, *, watch: Callabl
         if folder.exists():
             if not folder.is_dir():
                 raise Conflict(f"{folder} is a file; expected a folder, or a name that is free")
-            _write_all(store, tree, folder, watch, mark=f".{os.getpid()}-{secrets.token_hex(4)}~")
+            write_tree(store, tree, folder, watch=watch)
             return folder
         scratch = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
@@ -103,6 +103,12 @@ def checkout(store: ObjectStore, digest: Digest, folder: Path, *, watch: Callabl
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def write_tree(store: ObjectStore, tree: Tree, folder: Path, *, watch: Callable[[int, int], None] | None = None) -> None:
+    """Write a tree's files, verified, into a folder that is there; each is replaced atomically."""
+    with refusing(str(folder)):
+        _write_all(store, tree, folder, watch, mark=f".{os.getpid()}-{secrets.token_hex(4)}~")
 
 
 def _write_all(store: ObjectStore, tree: Tree, folder: Path, watch: Callable[[int, int], None] | None, *, mark: str) -> None:

@@ -36,7 +36,7 @@ def get_version(ws: Workspace, reference: str, *, at: datetime | None = None) ->
 
 def add_version(ws: Workspace, name: str, *, body: Path, form: Form = "parquet", description: str = "", reason: str = "") -> Admitted:
     """Make a version of exactly the rows sent, but for those that the contract sets aside; the same content again is the same version."""
-    return intake.add(ws, name, body.rename(body.with_suffix(f".{form}")), description=description, reason=reason)
+    return intake.add(ws, name, {f"part-00000.{form}": body.rename(body.with_suffix(f".{form}"))}, description=description, reason=reason)
 
 
 def append_rows(

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from tidemill.core.values import Value
-from tidemill.datasets.versions import DatasetVersion, read_files
+from tidemill.datasets.content import read_files
+from tidemill.datasets.versions import DatasetVersion
 from tidemill.deploy.feature_use import FeatureUse, feature_use
 from tidemill.features import applied, definitions, history, lookup, materialize, sources
 from tidemill.features.applied import FeaturePlan
