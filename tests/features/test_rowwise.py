@@ -67,6 +67,15 @@ def test_spans_that_end_together_are_summarised_as_any(
             assert bits(np.array(found)) == bits(expected)
 
 
+@pytest.mark.parametrize("count", [*range(12), *range(126, 140), 257, 1000, 9000])
+def test_sums_are_added_in_one_order_however_long(count: int) -> None:
+    values = np.random.default_rng(count).normal(size=count) * 1e3
+    starts = [0, count // 3, count]
+    for given_as in (values, values.tolist())[: 2 if count <= FEW else 1]:
+        found = summarise_ends("sum", given_as, starts, quantile=None, times=[], moment=0)
+        assert bits(np.array(found)) == bits(summarise("sum", values, np.array(starts), np.full(3, count)))
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> list[dict[str, Any]]:
     rows = draw(worlds.event_rows(keys=True, max_size=80))
