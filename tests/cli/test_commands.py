@@ -33,6 +33,7 @@ SHOWN = {
     "data show flights@2": "1000 rows",
     "data log flights": "version",
     "data list --deleted": "none",
+    "data diff flights@1 flights@2": "rows: ",
     "data status": "no files outside are known",
     "data verify flights": "files read",
     "features list": "delay",

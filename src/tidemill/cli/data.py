@@ -9,6 +9,7 @@ COMMANDS: CommandTable = {
     "list": ("tidemill.cli.data_versions:list_", "List datasets."),
     "show": ("tidemill.cli.data_versions:show", "Show one version."),
     "log": ("tidemill.cli.data_versions:log", "List the versions of a dataset, newest first."),
+    "diff": ("tidemill.cli.data_diff:diff", "Tell how two versions differ: files, columns, rows, distributions."),
     "status": ("tidemill.cli.data_places:data_status", "Tell which files changed since they were added or got."),
     "get": ("tidemill.cli.data_versions:get", "Write the files of a version into a folder."),
     "tag": ("tidemill.cli.data_versions:tag", "Let a tag stand for a version."),

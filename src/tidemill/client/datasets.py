@@ -64,6 +64,11 @@ class Datasets:
         """Return the versions of a dataset, newest first."""
         return self._caller.get(f"/datasets/{segment(name)}/versions", limit=limit)
 
+    def diff(self, before: str, after: str, *, key: str | Sequence[str] = ()) -> Doc:
+        """Return how one version differs from another: files, columns, rows with examples, distributions. key: what tells rows apart."""
+        names = key if isinstance(key, str) else ",".join(key)
+        return self._caller.get(f"/dataset-versions/{segment(before)}/diff/{segment(after)}", key=names)
+
     def get(self, reference: str, *, at: datetime | None = None) -> Doc:
         """Return one version; of NAME the newest, as of `at` when given. Raises NotFound."""
         return self._caller.get(f"/dataset-versions/{segment(reference)}", at=at)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tidemill.core.values import Meta, Value
 from tidemill.datasets import intake, keys, versions
 from tidemill.datasets.contracts import Contract
+from tidemill.datasets.diff import DatasetDiff, diff_versions
 from tidemill.datasets.intake import Admitted, Taken
 from tidemill.datasets.keys import DatasetKey
 from tidemill.datasets.rows import RowsForm, read_rows
@@ -83,6 +84,11 @@ def put_contract(ws: Workspace, name: str, *, body: SetContract) -> Contract:
     return intake.set_contract(ws, name, body.contract, reason=body.reason)
 
 
+def get_diff(ws: Workspace, before: str, after: str, *, key: str = "") -> DatasetDiff:
+    """Tell how one version differs from another. key: columns that tell rows apart, separated by commas."""
+    return diff_versions(ws, before, after, key=[name for name in key.split(",") if name])
+
+
 ROUTES = (
     Route("GET", "/datasets", list_datasets),
     Route("GET", "/datasets/{name}/versions", list_versions),
@@ -93,4 +99,5 @@ ROUTES = (
     Route("GET", "/datasets/{name}/contract", get_contract),
     Route("PUT", "/datasets/{name}/contract", put_contract),
     Route("GET", "/dataset-versions/{reference}", get_version),
+    Route("GET", "/dataset-versions/{before}/diff/{after}", get_diff),
 )
