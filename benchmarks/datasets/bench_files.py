@@ -23,7 +23,7 @@ from tidemill.govern.workspace import init_workspace, open_workspace
 
 FILES, FILE_BYTES, LARGE_BYTES, ROWS = 20_000, 10_240, 2 << 30, 8_000_000
 OURS, DVC, COPY = "tidemill", "dvc", "cp -r"
-ROUNDS = 3
+ROUNDS = 2
 
 
 def main() -> None:

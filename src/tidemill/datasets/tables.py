@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
@@ -25,12 +25,12 @@ class Shape(NamedTuple):
 
 def is_table(name: str) -> bool:
     """Return whether a file is a table, by its name."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
+    return name.lower().endswith(SUFFIXES)
 
 
 def is_text(name: str) -> bool:
     """Return whether a file is a table that needs a Parquet form to be read often."""
-    return is_table(name) and PurePosixPath(name).suffix.lower() != ".parquet"
+    return is_table(name) and not name.lower().endswith(".parquet")
 
 
 def measure(path: Path) -> Shape:

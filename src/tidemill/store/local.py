@@ -239,14 +239,14 @@ class LocalStore:
     def _renew(self, digest: Digest) -> bool:
         """Make an object young; return False when there is none."""
         with _locked(self.root, fcntl.LOCK_SH):
-            if self._touched(digest):
+            if self._touched(check_digest(digest)):
                 return True
             entry = self.packed.find(digest)
             return entry is not None and self.packed.packs.shelf.renew(entry.pack)
 
     def _touched(self, digest: Digest) -> bool:
         try:
-            os.utime(self._path(digest))
+            os.utime(f"{self._objects}/{digest[:2]}/{digest[2:]}")
         except FileNotFoundError:
             return False
         return True

@@ -5,7 +5,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tidemill.core.codec import canonical, decode
 from tidemill.core.digest import CHUNK_BYTES
@@ -17,6 +17,7 @@ from tidemill.store.objects import ObjectStore, refusing
 
 # What the stored form begins with: how `gc` knows a tree among objects.
 MAGIC = b'{"kind":"tree",'
+_NOT_NAMES = frozenset({"", ".", ".."})
 
 
 class TreeEntry(Value, frozen=True, kw_only=True):
@@ -27,8 +28,7 @@ class TreeEntry(Value, frozen=True, kw_only=True):
     size_bytes: int
 
     def __post_init__(self) -> None:
-        pure = PurePosixPath(self.path)
-        if not self.path or pure.is_absolute() or ".." in pure.parts or str(pure) != self.path or self.path == "." or "\0" in self.path:
+        if "\0" in self.path or not _NOT_NAMES.isdisjoint(self.path.split("/")):
             raise Invalid(f"path {self.path!r} cannot stand in a tree; expected a relative path like 'data/part-0.parquet'")
 
 
@@ -41,10 +41,14 @@ class Tree(Value, frozen=True, kw_only=True, tag="tree", tag_field="kind"):
         paths = [entry.path for entry in self.entries]
         if paths != sorted(set(paths)):
             raise Invalid("a tree's paths must be sorted and each stand once")
-        files = set(paths)
+        files, folders = set(paths), {""}
         for path in paths:
-            if clash := files.intersection(str(parent) for parent in PurePosixPath(path).parents):
-                raise Invalid(f"tree has {min(clash)!r} both as a file and as a folder")
+            folder = path.rpartition("/")[0]
+            while folder not in folders:
+                folders.add(folder)
+                folder = folder.rpartition("/")[0]
+        if clash := files & folders:
+            raise Invalid(f"tree has {min(clash)!r} both as a file and as a folder")
 
     @property
     def size_bytes(self) -> int:
