@@ -1,4 +1,4 @@
-"""What becomes of features when their source is empty, gone, or not what it was, and of rows that lie ahead: one sentence, or a right answer."""
+"""Features whose source is empty, gone, or not what it was, and rows that lie ahead: one sentence, or a right answer."""
 
 from datetime import timedelta
 
