@@ -81,7 +81,7 @@ SHOWN = {
 # What changes something, or needs an id: tested by themselves.
 APART = {
     "init", "up", "demo", "data add", "data ingest", "data get", "data tag", "data rm", "data restore", "data push", "data pull",
-    "data clone", "features apply", "features rollback", "features materialize",
+    "data clone", "data import-dvc", "features apply", "features rollback", "features materialize",
     "features refresh", "features import-feast", "features history",
     "pipeline run", "run show", "run compare", "run export",
     "run rm", "run restore", "run keep", "run sync", "run watch", "gc", "model alias",
@@ -128,6 +128,7 @@ def test_an_empty_workspace_has_little_to_show(say: Say, fresh: Path, line: str)
     ("line", "says"),
     [
         ("data show nothing", "there is no dataset 'nothing'"),
+        ("data import-dvc nothing", "there is no nothing; give the folder of a Git repository that DVC is used in"),
         ("data ingest events", "there is no source 'events' (declared are: none)"),
         ("data ingest events --from nothing", "there is no folder nothing to watch"),
         ("data ingest events --from file:x/in", "nothing is known that tells the rows of dataset 'events' apart"),

@@ -19,6 +19,7 @@ COMMANDS: CommandTable = {
     "pull": ("tidemill.cli.data_remotes:pull_", "Bring versions from a folder or bucket: only what is missing."),
     "clone": ("tidemill.cli.data_remotes:clone", "Bring every dataset of a folder or bucket."),
     "verify": ("tidemill.cli.data_remotes:verify_", "Read every file again; mend what is broken from a remote."),
+    "import-dvc": ("tidemill.cli.data_dvc:import_dvc_", "Bring the datasets of a DVC repository with their versions."),
     "ingest": ("tidemill.cli.data_ingest:ingest", "Take rows as they come, from a topic or a folder."),
 }
 
