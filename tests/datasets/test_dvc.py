@@ -55,7 +55,7 @@ class Repository:
     def track(self, path: str, md5: str) -> None:
         target = self.folder / f"{path}.dvc"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(f"outs:\n- md5: '{md5}'\n  hash: md5\n  path: {target.name.removesuffix('.dvc')}\n")
+        target.write_text(yaml.safe_dump({"outs": [{"md5": md5, "hash": "md5", "path": target.name.removesuffix(".dvc")}]}))
 
 
 @pytest.fixture
@@ -122,6 +122,45 @@ def test_a_second_run_adds_only_what_is_new(ws: Workspace, repository: Repositor
     assert [version.version for version in list_versions(ws, "rows.csv")] == [4, 3, 2, 1]
 
 
+def test_what_was_interrupted_goes_on(ws: Workspace, repository: Repository) -> None:
+    three_revisions(repository)
+
+    def stop(done: int, _total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_dvc(ws, repository.folder, watch=stop)
+    found = import_dvc(ws, repository.folder)
+    assert (found.brought, found.there) == (2, 3)
+    assert (read_tags(ws, "rows.csv"), read_tags(ws, "data-images")) == ({"last": 2, "v1.0": 1}, {"last": 3, "v1.0": 1})
+    assert [len(list_versions(ws, name)) for name in ("rows.csv", "data-images")] == [2, 3]
+
+
+def test_history_is_read_whatever_git_is_set_to(ws: Workspace, repository: Repository) -> None:
+    for name in ("log.showRoot", "core.quotePath"):
+        repository.git("config", name, "false")
+    repository.track('odd "nàme"\n\x02', repository.put(b"1"))
+    repository.commit("begin \x02\x1f")
+    repository.git("checkout", "-q", "-b", "side")
+    repository.track("side", repository.put(b"2"))
+    repository.commit("aside")
+    repository.git("checkout", "-q", "tide")
+    repository.commit("empty")
+    repository.git("merge", "-q", "--no-ff", "-m", "merged", "side")
+    found = import_dvc(ws, repository.folder)
+    assert (found.commits, [each.dataset for each in found.versions]) == (3, ["odd-n-me", "side"])
+    assert [import_dvc(ws, repository.folder, branch="side").there for _ in range(2)] == [1, 2]
+
+
+def test_a_shallow_clone_is_told(ws: Workspace, repository: Repository, tmp_path: Path) -> None:
+    three_revisions(repository)
+    repository.git("clone", "-q", "--depth", "1", f"file://{repository.folder}", str(tmp_path / "copy"))
+    found = import_dvc(ws, tmp_path / "copy", caches=[repository.cache])
+    assert (found.commits, found.brought) == (1, 2)
+    assert "it is a shallow clone" in found.notes[0].reason
+
+
 def test_a_dry_run_only_tells(ws: Workspace, repository: Repository) -> None:
     three_revisions(repository)
     planned = import_dvc(ws, repository.folder, dry_run=True)
@@ -163,10 +202,12 @@ def test_the_layout_of_dvc_2(ws: Workspace, tmp_path: Path) -> None:
     text = b"one\r\ntwo\r\n"
     unix = hashlib.md5(text.replace(b"\r\n", b"\n"), usedforsecurity=False).hexdigest()
     (old.folder / "notes.txt.dvc").write_text(f"outs:\n- md5: {old.put(text, md5=unix)}\n  size: 10\n  path: notes.txt\n")
+    long = b"x\r\n" + b"x" * ((1 << 20) - 4) + b"\r\n"  # the last line end lies across the border of what DVC reads at once
+    old.track("long.txt", old.put(long, md5=hashlib.md5(long.replace(b"\r\n", b"\n", 1), usedforsecurity=False).hexdigest()))
     old.track("images", old.folder_of(a=b"a1"))
     old.commit("begin")
     found = import_dvc(ws, old.folder)
-    assert (found.brought, found.left_out) == (2, ())
+    assert (found.brought, found.left_out) == (3, ())
     check_out(ws, "notes.txt", tmp_path / "out")
     assert content(tmp_path / "out") == {"notes.txt": text}
 
@@ -221,7 +262,7 @@ def test_names_that_clash_or_are_taken_are_named(ws: Workspace, repository: Repo
     assert [each.dataset for each in found.versions] == ["strange", "a-b"]
     assert reasons(found) == [
         "it would be dataset 'a-b', which a-b is; rename one of them with: dvc move",
-        "dataset 'mine' is here already and did not come from this history of mine; import into another project (--project)",
+        "dataset 'mine' is here already and did not come from mine of this repository; import into another project (--project)",
     ]
     assert len(list_versions(ws, "mine")) == 1
 
@@ -280,6 +321,17 @@ def test_what_is_no_repository_is_refused(ws: Workspace, tmp_path: Path) -> None
     (made.folder / ".dvc" / "config").write_text("cache\n")
     with pytest.raises(Invalid, match=r"config was not understood"):
         import_dvc(ws, made.folder)
+
+
+def test_another_repository_does_not_mix_in(ws: Workspace, repository: Repository, tmp_path: Path) -> None:
+    other = Repository(tmp_path / "other")
+    for number, each in enumerate((repository, other)):
+        each.track("x", each.put(b"%d" % number))
+        each.commit(f"begin {number}")
+    assert import_dvc(ws, repository.folder).brought == 1
+    found = import_dvc(ws, other.folder)
+    assert (found.brought, len(found.left_out)) == (0, 1)
+    assert "dataset 'x' is here already and did not come from x of this repository" in reasons(found)[0]
 
 
 def test_names_are_made_of_paths() -> None:

@@ -10,7 +10,7 @@ from tidemill.core.ids import Digest
 from tidemill.core.values import Value
 from tidemill.datasets.content import Content, Watch, store_files
 from tidemill.datasets.dvc_cache import Cache, CacheFile, as_found
-from tidemill.datasets.dvc_history import Commit, History, Moment, dvc_root
+from tidemill.datasets.dvc_history import Commit, History, Moment, dvc_root, known_commits
 from tidemill.datasets.marks import Mark, read_marks, write_marks
 from tidemill.datasets.tables import is_table
 from tidemill.datasets.tags import read_tags, tag_version
@@ -91,7 +91,7 @@ def import_dvc(
     root = dvc_root(repository)
     history = History(root, branch)
     moments = list(history.moments())
-    coming = _Coming(ws, Cache(root, caches), moments, dry_run=dry_run, reason=reason)
+    coming = _Coming(ws, root, Cache(root, caches), moments, dry_run=dry_run, reason=reason)
     coming.bring(watch)
     made = coming.versions
     return DvcImport(
@@ -123,7 +123,9 @@ def dataset_name(path: str) -> str:
 class _Coming:
     """An import under way."""
 
-    def __init__(self, ws: Workspace, cache: Cache, moments: Sequence[Moment], *, dry_run: bool, reason: str) -> None:
+    def __init__(
+        self, ws: Workspace, root: Path, cache: Cache, moments: Sequence[Moment], *, dry_run: bool, reason: str
+    ) -> None:  # fmt: skip
         self._ws, self._cache, self._moments, self._dry_run, self._reason = ws, cache, moments, dry_run, reason
         self.changes = changes_of(moments)
         self.versions: list[DvcVersion] = []
@@ -134,7 +136,7 @@ class _Coming:
         self._names, self._refused = self._claim()
         self._marks = {path: read_marks(ws, name, _source(path)) for path, name in self._names.items()}
         self._digests: dict[str, Digest] = {}
-        self._refuse_strangers()
+        self._refuse_strangers(root)
 
     def bring(self, watch: Watch | None) -> None:
         """Go through the commits: make the versions of each, then set its tags."""
@@ -165,12 +167,12 @@ class _Coming:
                 refused[path] = f"it would be dataset {dataset_name(path)!r}, which {owner} is; rename one of them with: dvc move"
         return {path: name for name, path in owners.items()}, refused
 
-    def _refuse_strangers(self) -> None:
-        """Keep away from datasets that are here already and did not come from this history."""
-        commits = {moment.commit.id for moment in self._moments}
+    def _refuse_strangers(self, root: Path) -> None:
+        """Keep away from datasets that are here already and did not come from this repository."""
+        commits = known_commits(root, {commit for marks in self._marks.values() for commit in marks})
         for path, name in self._names.items():
             if commits.isdisjoint(self._marks[path]) and (self._marks[path] or find_newest(self._ws, name) is not None):
-                why = f"dataset {name!r} is here already and did not come from this history of {path}"
+                why = f"dataset {name!r} is here already and did not come from {path} of this repository"
                 self._refused[path] = f"{why}; import into another project (--project)"
 
     def _bring_one(self, change: Change, *, late: bool) -> DvcVersion | None:

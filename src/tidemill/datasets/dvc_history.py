@@ -2,7 +2,7 @@
 
 import posixpath
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ from tidemill.core.settings import child_environment
 LOCK, PIPELINE = "dvc.lock", "dvc.yaml"
 _METAFILES = ("*.dvc", LOCK, f"*/{LOCK}", PIPELINE, f"*/{PIPELINE}")
 _GONE = "0" * 40
-_NAMES = "\x02%H\x1f%aN <%aE>\x1f%aI\x1f%s\x1f"
+# What a user's configuration of Git could change of what is read here.
+_SETTINGS = ("-c", "log.showSignature=false", "-c", "log.showRoot=true", "-c", "i18n.logOutputEncoding=UTF-8")
 
 
 class Commit(NamedTuple):
@@ -40,6 +41,8 @@ class History:
     def __init__(self, folder: Path, branch: str) -> None:
         self.notes: list[tuple[str, str]] = []
         self._commits = _read_commits(folder, branch)
+        if _git(folder, "rev-parse", "--is-shallow-repository").strip() == b"true":
+            self._note(str(folder), "it is a shallow clone, so older commits are not looked at; for all of them run: git fetch --unshallow")
         blobs = sorted({blob for _, changes in self._commits for _, blob in changes if blob != _GONE})
         self._texts = _read_blobs(folder, blobs)
 
@@ -111,6 +114,13 @@ def dvc_root(repository: Path) -> Path:
     return root
 
 
+def known_commits(folder: Path, commits: Iterable[str]) -> set[str]:
+    """Return those commits that a repository has, on whatever branch."""
+    asked = "".join(f"{commit}\n" for commit in sorted(commits)).encode()
+    told = _git(folder, "cat-file", "--batch-check", given=asked).decode() if asked else ""
+    return {line.split()[0] for line in told.splitlines() if line.split()[1] == "commit"}
+
+
 def _unit(path: str) -> str:
     """Return what tells the outputs that a file is about: itself, or the lock beside a pipeline."""
     return path if path.endswith(".dvc") else posixpath.join(posixpath.dirname(path), LOCK)
@@ -152,10 +162,12 @@ def _read_commits(folder: Path, branch: str) -> list[tuple[Commit, list[tuple[st
         name, direct, *behind = line.split()
         tags.setdefault(behind[0] if behind else direct, []).append(name)
     changed = _changes(folder, branch)
-    told = _git(folder, "log", "--first-parent", "--reverse", "-z", f"--format={_NAMES}", branch, "--").decode(errors="replace")
+    told = _git(folder, "log", "--first-parent", "--reverse", "-z", "--format=%H%x1f%aN <%aE>%x1f%aI%x1f%s", branch, "--").decode(
+        errors="replace"
+    )
     commits = []
-    for record in told.split("\x02")[1:]:
-        commit, author, authored_at, subject, _ = record.split("\x1f", 4)
+    for record in told.split("\0")[:-1] if told.endswith("\0") else told.split("\0"):
+        commit, author, authored_at, subject = record.split("\x1f", 3)
         commits.append((Commit(commit, author, authored_at, subject, tuple(tags.get(commit, ()))), changed.get(commit, [])))
     return commits
 
@@ -163,15 +175,17 @@ def _read_commits(folder: Path, branch: str) -> list[tuple[Commit, list[tuple[st
 def _changes(folder: Path, branch: str) -> dict[str, list[tuple[str, str]]]:
     """Return by commit the paths of DVC's files that it changed against its first parent, with their blobs."""
     told = _git(
-        folder, "log", "--first-parent", "-m", "--raw", "--no-renames", "--no-abbrev", "-z", "--relative", "--format=%x02%H%x1f", branch,
+        folder, "log", "--first-parent", "-m", "--raw", "--no-renames", "--no-abbrev", "-z", "--relative", "--format=commit %H", branch,
         "--", *_METAFILES,
     )  # fmt: skip
-    found = {}
-    for record in told.split(b"\x02")[1:]:
-        commit, _, rest = record.partition(b"\x1f")
-        fields = rest.strip(b"\0\n").split(b"\0")
-        rows = zip(fields[::2], fields[1::2], strict=False)
-        found[commit.decode()] = [(path.decode(errors="surrogateescape"), row.split()[3].decode()) for row, path in rows]
+    found: dict[str, list[tuple[str, str]]] = {}
+    commit = ""
+    fields = iter(told.split(b"\0"))
+    for field in fields:
+        if field.startswith(b"commit "):
+            commit = field.removeprefix(b"commit ").decode()
+        elif field:  # a line of what changed, then the path
+            found.setdefault(commit, []).append((next(fields).decode(errors="surrogateescape"), field.split()[3].decode()))
     return found
 
 
@@ -193,7 +207,7 @@ def _git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
     """Return what a command of Git says. Raises Unavailable where Git is not installed, Invalid for what it refuses."""
     environment = child_environment({"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True, input=given, check=False)
+        done = subprocess.run(["git", *_SETTINGS, *arguments], cwd=folder, env=environment, capture_output=True, input=given, check=False)
     except FileNotFoundError as error:
         raise Unavailable("Git is not installed here, and the history of a DVC repository is read by it; install git") from error
     if done.returncode:
