@@ -33,7 +33,7 @@ def main() -> None:
     report = Report(
         "versions of files",
         f"{files:,} files of {FILE_BYTES:,} bytes; one file of {large >> 20:,} MB; a table of {rows:,} rows of which 1 % change; whole "
-        "commands of both, files in the page cache; ours flush what they write, DVC's and cp do not",
+        "commands of both, files in the page cache; what ours puts into a store is flushed to the disk, what DVC and cp write is not",
         ("pyarrow", "blake3", "pyfastcdc"),
     )
     dvc = _dvc_command(told)

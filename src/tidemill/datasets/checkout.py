@@ -41,7 +41,7 @@ def check_out(ws: Workspace, reference: str, folder: Path | None = None, *, forc
             raise Conflict(f"{target / strange[0]} {what} ({len(strange)} such files); move it away, or write over it with --force")
         wanted = {entry.path: entry.digest for entry in tree.entries}
         missing = tuple(entry for entry in tree.entries if right.get(entry.path) != entry.digest)
-        write_tree(ws.objects, Tree(entries=missing), target, watch=watch)
+        write_tree(ws.objects, Tree(entries=missing), target, flush=False, watch=watch)
         for name in right:
             if name not in wanted:
                 (target / name).unlink()
@@ -49,7 +49,7 @@ def check_out(ws: Workspace, reference: str, folder: Path | None = None, *, forc
     else:
         if target.is_dir():
             target.rmdir()
-        checkout(ws.objects, version.digest, target, watch=watch)
+        checkout(ws.objects, version.digest, target, flush=False, watch=watch)
     files = find_files([target]) if tree.entries else {}
     digests = {entry.path: str(entry.digest) for entry in tree.entries}
     known = {name: (file.stamp, digests[name]) for name, file in files.items() if name in digests}

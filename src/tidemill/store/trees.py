@@ -82,8 +82,12 @@ def read_tree(store: ObjectStore, digest: Digest) -> Tree:
     return decode(store.get(digest), Tree, what=f"tree {digest}")
 
 
-def checkout(store: ObjectStore, digest: Digest, folder: Path, *, watch: Callable[[int, int], None] | None = None) -> Path:
+def checkout(
+    store: ObjectStore, digest: Digest, folder: Path, *, flush: bool = True, watch: Callable[[int, int], None] | None = None
+) -> Path:  # fmt: skip
     """Write a tree's files, verified, into a folder and return it. watch: is told how many bytes of how many are written.
+
+    flush: have them on disk before they get their names. A copy that can be made again may go without, as `cp` does.
 
     A folder that is not there yet appears whole or not at all, also when several processes check the same tree out at once.
     Into one that is there, each file is replaced atomically; other files in it stay.
@@ -93,12 +97,12 @@ def checkout(store: ObjectStore, digest: Digest, folder: Path, *, watch: Callabl
         if folder.exists():
             if not folder.is_dir():
                 raise Conflict(f"{folder} is a file; expected a folder, or a name that is free")
-            write_tree(store, tree, folder, watch=watch)
+            write_tree(store, tree, folder, flush=flush, watch=watch)
             return folder
         scratch = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
             scratch.mkdir(parents=True)
-            _write_all(store, tree, scratch, watch, mark="")
+            _write_all(store, tree, scratch, watch, mark="", flush=flush)
             try:
                 scratch.rename(folder)
             except OSError:
@@ -109,13 +113,15 @@ def checkout(store: ObjectStore, digest: Digest, folder: Path, *, watch: Callabl
     return folder
 
 
-def write_tree(store: ObjectStore, tree: Tree, folder: Path, *, watch: Callable[[int, int], None] | None = None) -> None:
+def write_tree(
+    store: ObjectStore, tree: Tree, folder: Path, *, flush: bool = True, watch: Callable[[int, int], None] | None = None
+) -> None:  # fmt: skip
     """Write a tree's files, verified, into a folder that is there; each is replaced atomically."""
     with refusing(str(folder)):
-        _write_all(store, tree, folder, watch, mark=f".{os.getpid()}-{secrets.token_hex(4)}~")
+        _write_all(store, tree, folder, watch, mark=f".{os.getpid()}-{secrets.token_hex(4)}~", flush=flush)
 
 
-def _write_all(store: ObjectStore, tree: Tree, folder: Path, watch: Callable[[int, int], None] | None, *, mark: str) -> None:
+def _write_all(store: ObjectStore, tree: Tree, folder: Path, watch: Callable[[int, int], None] | None, *, mark: str, flush: bool) -> None:
     """Write files under names that end with mark, flush them together, then name them, so that no name stands for half a file."""
     places: dict[Digest, list[str]] = {}
     for entry in tree.entries:
@@ -140,7 +146,8 @@ def _write_all(store: ObjectStore, tree: Tree, folder: Path, watch: Callable[[in
                         done += len(chunk)
                         if watch is not None:
                             watch(done, tree.size_bytes)
-        flush_disk(folder)
+        if flush:
+            flush_disk(folder)
         for entry in tree.entries if mark else ():
             Path(f"{folder}/{entry.path}{mark}").replace(folder / entry.path)
     except BaseException:
