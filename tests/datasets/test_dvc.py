@@ -150,7 +150,8 @@ def test_history_is_read_whatever_git_is_set_to(ws: Workspace, repository: Repos
     repository.git("merge", "-q", "--no-ff", "-m", "merged", "side")
     found = import_dvc(ws, repository.folder)
     assert (found.commits, [each.dataset for each in found.versions]) == (3, ["odd-n-me", "side"])
-    assert [import_dvc(ws, repository.folder, branch="side").there for _ in range(2)] == [1, 2]
+    assert [import_dvc(ws, repository.folder, branch="side").there for _ in range(2)] == [2, 2]
+    assert [version.version for version in list_versions(ws, "side")] == [1]
 
 
 def test_a_shallow_clone_is_told(ws: Workspace, repository: Repository, tmp_path: Path) -> None:
@@ -210,6 +211,11 @@ def test_the_layout_of_dvc_2(ws: Workspace, tmp_path: Path) -> None:
     assert (found.brought, found.left_out) == (3, ())
     check_out(ws, "notes.txt", tmp_path / "out")
     assert content(tmp_path / "out") == {"notes.txt": text}
+    old.layout = "files/md5"
+    old.track("notes.txt", old.put(text))
+    old.commit("DVC 3")
+    again = import_dvc(ws, old.folder)
+    assert (again.found, again.brought, again.there, again.files) == (4, 0, 4, 0)
 
 
 def test_the_line_ends_of_dvc_2_do_not_count_in_dvc_3(ws: Workspace, repository: Repository) -> None:

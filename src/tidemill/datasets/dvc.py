@@ -181,33 +181,34 @@ class _Coming:
             if change.path in self._refused:
                 raise Invalid(self._refused[change.path])
             name = self._names[change.path]
+            number: int | None
             told = self._marks[change.path].get(change.commit.id)
             if told is not None:
-                number: int | None = int(told)
+                number, new = int(told), False
             elif late:
                 raise Invalid(
                     f"a later version of {name!r} came already, and versions keep the order of commits; import into another project"
                 )
             else:
-                number = self._make(name, change)
+                number, new = self._make(name, change)
         except (NotFound, Corrupt, Invalid) as error:
             self.left_out.append(DvcLeftOut(path=change.path, commit=change.commit.id, reason=str(error)))
             return None
         made = DvcVersion(
             dataset=name, version=number, path=change.path, commit=change.commit.id, author=change.commit.author,
-            authored_at=change.commit.authored_at, new=told is None,
+            authored_at=change.commit.authored_at, new=new,
         )  # fmt: skip
         self.versions.append(made)
         return made
 
-    def _make(self, name: str, change: Change) -> int | None:
-        """Store the files of a change and make them a version; a dry run only finds them. Return its number."""
+    def _make(self, name: str, change: Change) -> tuple[int | None, bool]:
+        """Store the files of a change and make them a version; a dry run only finds them. Return its number, and whether it is new."""
         files = self._cache.files(PurePosixPath(change.path).name, change.md5)
         if not files:
             raise Invalid("the folder is empty, and a dataset needs at least one file")
         if self._dry_run:
             self._count(len(files), sum(file.path.stat().st_size for file in files.values()), 0)
-            return None
+            return None, True
         self._ws.require("datasets.write", name)
         for each, file in files.items():
             self._cache.check(each, file)
@@ -215,8 +216,10 @@ class _Coming:
         content = self._store(change, files, before)
         version = self._record(name, change, content, before)
         self._digests |= {files[entry.path].md5: entry.digest for entry in content.tree.entries}
-        self._count(len(files), content.tree.size_bytes, content.new_bytes)
-        return version.version
+        new = before is None or version.version != before.version  # another md5 may be the same bytes: that of DVC 2 and of DVC 3
+        if new:
+            self._count(len(files), content.tree.size_bytes, content.new_bytes)
+        return version.version, new
 
     def _store(self, change: Change, files: Mapping[str, CacheFile], before: DatasetVersion | None) -> Content:
         lying = {name: as_found(file) for name, file in files.items()}

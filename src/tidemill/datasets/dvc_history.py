@@ -185,7 +185,7 @@ def _changes(folder: Path, branch: str) -> dict[str, list[tuple[str, str]]]:
         if field.startswith(b"commit "):
             commit = field.removeprefix(b"commit ").decode()
         elif field:  # a line of what changed, then the path
-            found.setdefault(commit, []).append((next(fields).decode(errors="surrogateescape"), field.split()[3].decode()))
+            found.setdefault(commit, []).append((next(fields).decode(errors="replace"), field.split()[3].decode()))
     return found
 
 
