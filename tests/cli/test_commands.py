@@ -32,6 +32,7 @@ SHOWN = {
     "data list": "flights",
     "data show flights@2": "1000 rows",
     "data log flights": "version",
+    "data describe flights@2": "1000 rows",
     "data list --deleted": "none",
     "data diff flights@1 flights@2": "rows: ",
     "data status": "no files outside are known",

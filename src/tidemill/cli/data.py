@@ -8,6 +8,7 @@ COMMANDS: CommandTable = {
     "add": ("tidemill.cli.data_versions:add", "Make a version of files, folders, patterns, or what a query says."),
     "list": ("tidemill.cli.data_versions:list_", "List datasets."),
     "show": ("tidemill.cli.data_versions:show", "Show one version."),
+    "describe": ("tidemill.cli.data_describe:describe", "Tell what the columns of a version are like."),
     "log": ("tidemill.cli.data_versions:log", "List the versions of a dataset, newest first."),
     "diff": ("tidemill.cli.data_diff:diff", "Tell how two versions differ: files, columns, rows, distributions."),
     "status": ("tidemill.cli.data_places:data_status", "Tell which files changed since they were added or got."),

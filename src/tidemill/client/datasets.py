@@ -73,6 +73,10 @@ class Datasets:
         """Return one version; of NAME the newest, as of `at` when given. Raises NotFound."""
         return self._caller.get(f"/dataset-versions/{segment(reference)}", at=at)
 
+    def describe(self, reference: str, *, fresh: bool = False) -> Doc:
+        """Return what the columns of a version are like: measured once and kept, or again when fresh. Raises NotFound, Invalid."""
+        return self._caller.get(f"/dataset-versions/{segment(reference)}/profile", fresh=fresh)
+
 
 @contextmanager
 def opened_frame(source: Any) -> Iterator[tuple[BinaryIO, str]]:

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tidemill.core.values import Meta, Value
-from tidemill.datasets import intake, keys, versions
+from tidemill.datasets import intake, keys, profile, versions
 from tidemill.datasets.contracts import Contract
 from tidemill.datasets.diff import DatasetDiff, diff_versions
 from tidemill.datasets.intake import Admitted, Taken
 from tidemill.datasets.keys import DatasetKey
+from tidemill.datasets.profile import Profile
 from tidemill.datasets.rows import RowsForm, read_rows
 from tidemill.datasets.versions import Dataset, DatasetVersion
 from tidemill.deploy.arrivals import arrive
@@ -33,6 +34,11 @@ def list_versions(ws: Workspace, name: str, *, limit: Limit = 100) -> list[Datas
 def get_version(ws: Workspace, reference: str, *, at: datetime | None = None) -> DatasetVersion:
     """Return the version that NAME@VERSION names; for NAME the newest, as of `at` when given."""
     return versions.read_version(ws, reference, at=at)
+
+
+def get_profile(ws: Workspace, reference: str, *, fresh: bool = False) -> Profile:
+    """Return what the columns of a version are like, measured once and kept; fresh: measured again."""
+    return profile.describe(ws, reference, fresh=fresh)
 
 
 def add_version(ws: Workspace, name: str, *, body: Path, form: Form = "parquet", description: str = "", reason: str = "") -> Admitted:
@@ -99,5 +105,6 @@ ROUTES = (
     Route("GET", "/datasets/{name}/contract", get_contract),
     Route("PUT", "/datasets/{name}/contract", put_contract),
     Route("GET", "/dataset-versions/{reference}", get_version),
+    Route("GET", "/dataset-versions/{reference}/profile", get_profile),
     Route("GET", "/dataset-versions/{before}/diff/{after}", get_diff),
 )
