@@ -194,6 +194,8 @@ def test_a_large_table_is_estimated_near_the_truth_and_says_so(tmp_path: Path, m
 
 
 def test_a_version_is_measured_once_and_again_when_asked(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(ws, "other", pa.table({"z": [1.0, 2.0], "a": ["p", "q"]}))
+    assert [(each.name, each.kind) for each in describe(ws, "other").measures.columns] == [("z", "number"), ("a", "text")]
     add(ws, "flights", pa.table({"x": [1.0, 2.0]}))
     first = describe(ws, "flights")
     assert (first.version, first.measures.rows) == (1, 2)

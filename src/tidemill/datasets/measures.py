@@ -143,7 +143,7 @@ class _Column(NamedTuple):
 
 
 def measure_files(paths: Sequence[Path], columns: dict[str, str], *, folder: Path) -> Measures:
-    """Return the measures of the table that Parquet files hold together; columns: name to type as told, in the files' order.
+    """Return the measures of the table that Parquet files hold together; columns: name to type as told, in any order.
 
     Within half a gigabyte for DuckDB, which spills to folder, and a batch of 100 columns for NumPy. Raises Invalid.
     """
@@ -171,13 +171,14 @@ def measure_files(paths: Sequence[Path], columns: dict[str, str], *, folder: Pat
 
 def _opened(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], columns: dict[str, str]) -> tuple[int, list[_Column]]:
     """Make the view `t` of the files, its columns named by number: DuckDB takes `a` and `A` for one."""
-    unlike = len({measure(path).schema for path in paths}) > 1
+    schemas = [measure(path).schema for path in paths]
+    unlike = len(set(schemas)) > 1
     relation = connection.read_parquet([str(path) for path in paths], union_by_name=unlike)
     names = [f"c{number}" for number in range(len(relation.columns))]
     relation.create_view("given")
     connection.execute(f"CREATE TEMP VIEW t AS SELECT * FROM given AS g({', '.join(names)})")
     held = [str(kind) for kind in relation.types]
-    told = zip(columns.items(), names, held, strict=True)
+    told = zip([(name, columns[name]) for name in schemas[0].names], names, held, strict=True)
     found = [_Column(name, kind, at, duck, _kind(duck), "t") for (name, kind), at, duck in told]
     return int(_one(connection, "SELECT count(*) FROM t")[0]), found
 
