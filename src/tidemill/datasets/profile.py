@@ -3,27 +3,16 @@
 import tempfile
 from pathlib import Path
 
-from sqlalchemy import Column, Integer, PrimaryKeyConstraint, Table, select
+from sqlalchemy import select
 
-from tidemill.catalog.schema import METADATA, Moment, Text, upsert
+from tidemill.catalog.schema import upsert
 from tidemill.core.codec import canonical, decode
 from tidemill.core.ids import Digest
 from tidemill.core.values import Value
 from tidemill.datasets.measures import Measures, measure_files
-from tidemill.datasets.versions import DatasetVersion, paths, read_version
+from tidemill.datasets.versions import DATASET_PROFILES, DatasetVersion, paths, read_version
 from tidemill.govern.workspace import Workspace
 from tidemill.store.objects import ObjectNotFound
-
-DATASET_PROFILES = Table(
-    "dataset_profiles",
-    METADATA,
-    Column("project", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("digest", Text, nullable=False),
-    Column("created_at", Moment, nullable=False),
-    PrimaryKeyConstraint("project", "name", "version"),
-)
 
 
 class Profile(Value, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from tidemill.catalog.lineage import walk
 from tidemill.core.errors import Conflict, NotFound
 from tidemill.core.values import replace
 from tidemill.datasets.tags import read_tags
-from tidemill.datasets.versions import DATASET_VERSIONS, DatasetVersion, list_versions, read_version, version_of
+from tidemill.datasets.versions import DATASET_PROFILES, DATASET_VERSIONS, DatasetVersion, list_versions, read_version, version_of
 from tidemill.govern.workspace import Workspace
 
 _ALL = 1_000_000
@@ -116,5 +116,7 @@ def purge(ws: Workspace, *, before: datetime) -> list[str]:
         rows = tx.execute(select(DATASET_VERSIONS).where(DATASET_VERSIONS.c.project == ws.project, gone)).all()
         tx.execute(delete(DATASET_VERSIONS).where(DATASET_VERSIONS.c.project == ws.project, gone))
         for row in rows:
+            mine = (DATASET_PROFILES.c.project == ws.project) & (DATASET_PROFILES.c.name == row.name)
+            tx.execute(delete(DATASET_PROFILES).where(mine, DATASET_PROFILES.c.version == row.version))
             ws.record(tx, DatasetPurged(name=row.name, version=row.version), subject=f"dataset:{row.name}")
     return [version_of(row).node for row in rows]

@@ -80,6 +80,17 @@ DATASET_TAGS = Table(
     PrimaryKeyConstraint("project", "name", "tag", "valid_from"),
 )
 
+DATASET_PROFILES = Table(
+    "dataset_profiles",
+    METADATA,
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    PrimaryKeyConstraint("project", "name", "version"),
+)
+
 Source = pa.Table | Path | Sequence[Path] | Mapping[str, Path]
 """A table; or files, folders and patterns; or files by the names that they shall have."""
 
