@@ -1,6 +1,7 @@
 """Differences between versions: files, columns, rows and distributions, held against a comparison by hand."""
 
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,20 @@ def test_without_a_key_rows_are_what_they_say(ws: Workspace) -> None:
     rows = diff_versions(ws, "t@1", "t@2").rows
     assert rows is not None
     assert (rows.added, rows.removed, rows.changed) == (1, 1, None)
+
+
+def test_moments_with_a_zone_are_told_in_utc(ws: Workspace) -> None:
+    at = [datetime(2013, 1, 1, 5, tzinfo=UTC), datetime(2013, 1, 2, tzinfo=UTC)]
+    kind = pa.timestamp("us", tz="America/New_York")
+    add(ws, "t", pa.table({"id": [1, 2], "at": pa.array(at, kind)}))
+    add(ws, "t", pa.table({"id": [1, 3], "at": pa.array(at[::-1], kind)}))
+    for key in (["id"], []):
+        rows = diff_versions(ws, "t@1", "t@2", key=key).rows
+        assert rows is not None
+        assert "2013-01-01 05:00:00+00" in {(each.after or {}).get("at") for each in rows.examples}
+    add(ws, "u", pa.table({"at": pa.array(at[:1] * 2, kind)}))
+    with pytest.raises(Invalid, match=r"at = 2013-01-01 05:00:00\+00"):
+        diff_versions(ws, "u@1", "u@1", key=["at"])
 
 
 def test_distances_are_those_of_stats(ws: Workspace) -> None:

@@ -124,6 +124,7 @@ def _compare(
     (ws.state / "tmp").mkdir(exist_ok=True)
     limits: dict[str, Any] = {"memory_limit": f"{memory_mb}MB", "temp_directory": str(ws.state / "tmp")}
     with duckdb.connect(config=limits) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
         for name, parts in zip(("old", "new"), files, strict=True):
             connection.from_parquet([str(part) for part in parts], union_by_name=True).create_view(name)
         if key:
@@ -138,7 +139,8 @@ def _by_key(
 ) -> tuple[RowChanges, dict[str, int]]:
     names = ", ".join(map(_quoted, key))
     for table, version in (("old", first), ("new", second)):
-        twice = connection.execute(f"SELECT {names} FROM {table} GROUP BY {names} HAVING count(*) > 1 LIMIT 1").fetchone()
+        again = f"SELECT {_texts(table, key)} FROM {table} GROUP BY {names} HAVING count(*) > 1 LIMIT 1"
+        twice = connection.execute(again).fetchone()
         if twice is not None:
             shown = ", ".join(f"{name} = {value}" for name, value in zip(key, twice, strict=True))
             raise Invalid(
@@ -154,13 +156,11 @@ def _by_key(
     matched, changed, *by_column = both
     examples = []
     for change, mine, other in (("added", "new", "old"), ("removed", "old", "new")):
-        found = connection.execute(f"SELECT {mine}.* FROM {mine} ANTI JOIN {other} ON {on} LIMIT {EXAMPLES}")
-        columns = [each[0] for each in found.description or ()]
-        for row in found.fetchall():
-            told = _told(columns, row)
-            examples.append(_only(change, told))
+        columns = list((second if mine == "new" else first).columns)
+        only = f"SELECT {_texts(mine, columns)} FROM {mine} ANTI JOIN {other} ON {on} LIMIT {EXAMPLES}"
+        examples += [_only(change, _told(columns, row)) for row in connection.execute(only).fetchall()]
     wanted = [*key, *values]
-    pairs = ", ".join([*(f"old.{_quoted(name)}" for name in wanted), *(f"new.{_quoted(name)}" for name in wanted)])
+    pairs = f"{_texts('old', wanted)}, {_texts('new', wanted)}"
     for row in connection.execute(f"SELECT {pairs} FROM old JOIN new ON {on} WHERE {anything} LIMIT {EXAMPLES}").fetchall():
         was, now = _told(wanted, row[: len(wanted)]), _told(wanted, row[len(wanted) :])
         keep = [name for name in wanted if name in key or was[name] != now[name]]
@@ -177,7 +177,7 @@ def _by_content(connection: duckdb.DuckDBPyConnection, common: Sequence[str]) ->
         only = f"(SELECT {columns} FROM {mine} EXCEPT ALL SELECT {columns} FROM {other})"
         counted = connection.execute(f"SELECT count(*) FROM {only}").fetchone()
         counts.append(int((counted or (0,))[0]))
-        for row in connection.execute(f"SELECT * FROM {only} LIMIT {EXAMPLES}").fetchall():
+        for row in connection.execute(f"SELECT {_texts('differing', common)} FROM {only} AS differing LIMIT {EXAMPLES}").fetchall():
             told = _told(common, row)
             examples.append(_only(change, told))
     return RowChanges(key=(), added=counts[0], removed=counts[1], changed=None, examples=tuple(examples))
@@ -238,6 +238,11 @@ def _differs(name: str, *, alike: bool) -> str:
     if not alike:  # of another type: as people read it
         old, new = f"CAST({old} AS VARCHAR)", f"CAST({new} AS VARCHAR)"
     return f"({old} IS DISTINCT FROM {new})"
+
+
+def _texts(table: str, names: Sequence[str]) -> str:
+    """Return columns as text in SQL: to fetch moments with a zone as such, DuckDB wants a library of time zones."""
+    return ", ".join(f"CAST({table}.{_quoted(name)} AS VARCHAR)" for name in names)
 
 
 def _only(change: str, told: dict[str, str]) -> RowExample:

@@ -126,15 +126,7 @@ class LocalStore:
         return data
 
     def get_many(self, digests: Iterable[Digest]) -> Iterator[tuple[Digest, bytes]]:
-        wanted = list(dict.fromkeys(digests))
-        entries = self.packed.packs.find_all(wanted)
-        for digest, data in self.packed.get_many(entries):
-            if (found := digest_bytes(data)) != digest:
-                raise ObjectCorrupt(digest, found, self._where)
-            yield digest, data
-        for digest in wanted:
-            if digest not in entries:
-                yield digest, self.get(digest)
+        return self.packed.get_many(digests, where=self._where, get=self.get)
 
     def payloads(self, digests: Iterable[Digest]) -> Iterator[Payload]:
         return self.packed.payloads(list(digests))

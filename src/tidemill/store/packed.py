@@ -1,15 +1,16 @@
 """What a store keeps in packs: small objects that were put together, and large ones told as recipes. The same for a disk and a bucket."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
+from tidemill.core.digest import digest_bytes
 from tidemill.core.errors import Corrupt
 from tidemill.core.ids import Digest
-from tidemill.store.objects import Payload, Repacked
+from tidemill.store.objects import ObjectCorrupt, Payload, Repacked
 from tidemill.store.packs import RECIPE, Entry, Packs, Shelf
 from tidemill.store.recipes import Recipe
 
@@ -50,10 +51,18 @@ class Packed:
             digest, lambda entry: self.packs.shelf.read(entry.pack, entry.at + min(at, entry.size), max(0, min(size, entry.size - at)))
         )
 
-    def get_many(self, entries: Mapping[Digest, Entry]) -> Iterator[tuple[Digest, bytes]]:
-        """Yield objects and their bytes, unverified, in the order in which they lie."""
+    def get_many(self, digests: Iterable[Digest], *, where: str, get: Callable[[Digest], bytes]) -> Iterator[tuple[Digest, bytes]]:
+        """Yield objects with their verified bytes, each once: those in packs in the order in which they lie, then by get all others."""
+        wanted = list(dict.fromkeys(digests))
+        entries = self.packs.find_all(wanted)
         for digest, entry, data in self.packs.read_all(entries):
-            yield digest, self._recipe(digest, entry).read(0, entry.size) if entry.kind == RECIPE else data
+            whole = self._recipe(digest, entry).read(0, entry.size) if entry.kind == RECIPE else data
+            if (found := digest_bytes(whole)) != digest:
+                raise ObjectCorrupt(digest, found, where)
+            yield digest, whole
+        for digest in wanted:
+            if digest not in entries:
+                yield digest, get(digest)
 
     def payloads(self, digests: Sequence[Digest]) -> Iterator[Payload]:
         """Yield those objects that lie in packs, as they do."""
